@@ -1,0 +1,409 @@
+import {
+  BrokerStateNumber,
+  CONCURRENCY_MAX,
+  FrameType,
+  HANDSHAKES_PENDING_MAX,
+  INSTANCE_BYTES,
+  LINKS_MAX,
+  Mode,
+  PAYLOAD_BYTES_MAX,
+  Role,
+  SERVICES_PER_LINK_MAX,
+} from '../../protocol/constants.ts'
+import type { Certificate, Revocations } from '../../protocol/certificate.ts'
+import { addressOf, decodeBrokers, decodeRegister, encodeBrokers, encodeRegistered } from '../../protocol/control.ts'
+import type { Address, Hello } from '../../protocol/control.ts'
+import { AdaptnetError } from '../../protocol/errors.ts'
+import type { ErrorCode } from '../../protocol/errors.ts'
+import { readU32 } from '../../protocol/frame.ts'
+import { Candidates } from '../discovery/candidates.ts'
+import type { Candidate } from '../discovery/candidates.ts'
+import { isRevoked, mayServe, verifyCertificate, verifyRevocations } from '../identity/certificate.ts'
+import type { Identity } from '../identity/identity.ts'
+import type { Frame } from '../link/frame.ts'
+import type { HandshakeOptions } from '../link/handshake.ts'
+import { Link } from '../link/link.ts'
+import { SlabPool } from '../link/send-queue.ts'
+import type { Alarm, Connection, Runtime, StreamListener } from '../runtime.ts'
+import { StatusFeed } from '../status.ts'
+import { VERSION } from '../version.ts'
+import { Answers } from './answers.ts'
+import { BrokerLink } from './broker-link.ts'
+import type { BrokerLinkOwner } from './broker-link.ts'
+import { newCounters } from './counters.ts'
+import type { Counters } from './counters.ts'
+import { Forward } from './forward.ts'
+import { Peers } from './peers.ts'
+import { reportLinks, reportServices } from './report.ts'
+import type { BrokerReport } from './report.ts'
+
+/** How often deadlines, silence and waiting dials are looked at: one timer for all of them. */
+const TICK_MS = 50
+/** Expired requests are swept this often: the ends keep their own deadlines. */
+const SWEEP_MS = 250
+
+export type BrokerEvent =
+  | { type: 'linked'; peer: string; role: 'node' | 'broker' }
+  | { type: 'unlinked'; peer: string; code: ErrorCode; message: string }
+  | { type: 'refused'; remote: string; code: ErrorCode; message: string }
+  | { type: 'serving'; peer: string; service: string; concurrency: number }
+  | { type: 'draining' }
+  | { type: 'revocations'; version: number }
+
+export interface BrokerOptions {
+  runtime: Runtime
+  identity: Identity
+  mode: Mode
+  /** Peers to dial, for ever. */
+  peers: readonly { host: string; port: number }[]
+}
+
+/**
+ * A broker (SPEC 6): it admits nodes, gives requests to idle workers and returns replies, and knows its peers. All it
+ * holds is soft: links, offers and requests in flight, each rebuilt by the nodes when a broker is gone or new.
+ */
+export class Broker implements BrokerLinkOwner {
+  readonly events: StatusFeed<BrokerEvent> = new StatusFeed()
+  readonly counters: Counters = newCounters()
+  readonly address: string
+  readonly #options: BrokerOptions
+  readonly #runtime: Runtime
+  readonly #instance: Uint8Array
+  readonly #pool: SlabPool = new SlabPool()
+  readonly #links = new Set<BrokerLink>()
+  /** Links whose handshake is not done, oldest first. */
+  readonly #pending = new Set<BrokerLink>()
+  readonly #dirty: BrokerLink[] = []
+  readonly #forward: Forward
+  readonly #peers: Peers
+  readonly #candidates: Candidates
+  readonly #alarm: Alarm
+  readonly #askFlush: () => void
+  readonly #startedMs: number
+  #nextSweepMs = 0
+  #revocations: Revocations | null = null
+  #revocationBytes: Buffer | null = null
+  #state: 'serving' | 'draining' | 'closed' = 'serving'
+  #drained: (() => void) | null = null
+
+  constructor(options: BrokerOptions) {
+    const { runtime, identity } = options
+    this.#options = options
+    this.#runtime = runtime
+    this.#startedMs = runtime.now()
+    this.#instance = runtime.random(INSTANCE_BYTES)
+    this.address = addressOf(identity.name, this.#instance)
+    this.#peers = new Peers({
+      name: identity.name,
+      instance: this.#instance,
+      state: BrokerStateNumber.alive,
+      addresses: [],
+    })
+    this.#forward = new Forward({
+      answers: new Answers(Buffer.from(this.address, 'latin1'), runtime.random(8)),
+      counters: this.counters,
+      seed: readU32(runtime.random(4), 0),
+      reserved: (service) => this.#answerReserved(service),
+    })
+    this.#candidates = new Candidates(() => readU32(runtime.random(4), 0) / 2 ** 32)
+    for (const { host, port } of options.peers) this.#candidates.add(host, port, true, this.#startedMs)
+    this.#askFlush = runtime.endOfTurn((nowMs) => this.#flush(nowMs))
+    this.#alarm = runtime.alarm((nowMs) => this.#tick(nowMs))
+    this.#tick(this.#startedMs)
+  }
+
+  /** What this broker tells others of where it listens. */
+  advertise(addresses: Address[]): void {
+    this.#peers.advertise(addresses)
+    this.#tellBrokers()
+  }
+
+  /** Takes over a connection that was accepted. */
+  accept(connection: Connection, nowMs: number): StreamListener {
+    if (this.#links.size >= LINKS_MAX || this.#state !== 'serving') {
+      connection.destroy()
+      return REFUSED
+    }
+    return this.#adopt(connection, null, nowMs)
+  }
+
+  /**
+   * Replaces the list of revoked certificates by a newer one, cuts the links it names at once and passes it on.
+   * @throws AdaptnetError when the bytes are not a list of this net's authority
+   */
+  revoke(bytes: Uint8Array): void {
+    const revocations = verifyRevocations(bytes, this.#options.identity.net)
+    if (this.#revocations !== null && revocations.version <= this.#revocations.version) return
+    this.#revocations = revocations
+    this.#revocationBytes = Buffer.from(bytes)
+    this.events.publish({ type: 'revocations', version: revocations.version })
+    const nowMs = this.#runtime.now()
+    for (const link of this.#links)
+      if (link.peer !== null && isRevoked(link.peer.certificate, revocations))
+        link.link.close('CERTIFICATE_REVOKED', `${link.peer.certificate.name} has been revoked`, nowMs)
+    for (const peer of this.#peers.links()) peer.link.sendControl(FrameType.REVOCATIONS, this.#revocationBytes)
+  }
+
+  /**
+   * Leaves without losing a request: tells every peer, starts nothing new, finishes what is in flight. Resolves when each
+   * node has said that nothing more comes and every request is answered, or after `timeoutMs`.
+   */
+  drain(timeoutMs: number): Promise<void> {
+    if (this.#state !== 'serving') return Promise.resolve()
+    this.#state = 'draining'
+    this.#forward.draining = true
+    this.#peers.drain()
+    this.events.publish({ type: 'draining' })
+    for (const link of this.#links) link.link.leave('DRAINING')
+    return new Promise((resolve) => {
+      const alarm = this.#runtime.alarm(() => resolve())
+      alarm.set(this.#runtime.now() + timeoutMs)
+      this.#drained = () => {
+        alarm.set(null)
+        resolve()
+      }
+      this.#checkDrained()
+    })
+  }
+
+  /** Closes every link now. */
+  close(): void {
+    if (this.#state === 'closed') return
+    const drained = this.#state === 'draining'
+    this.#state = 'closed'
+    const nowMs = this.#runtime.now()
+    for (const link of [...this.#links]) link.link.close(drained ? 'DRAINING' : 'BYE', '', nowMs)
+    this.#alarm.set(null)
+    this.events.end()
+  }
+
+  report(): BrokerReport {
+    const states = Object.entries(BrokerStateNumber)
+    return {
+      broker: this.address,
+      version: VERSION,
+      uptimeMs: Math.round(this.#runtime.now() - this.#startedMs),
+      state: this.#state === 'serving' ? 'serving' : 'draining',
+      links: this.#links.size - this.#pending.size,
+      nodes: [...this.#links].filter((link) => link.peer !== null && !link.isBroker).length,
+      outstanding: this.#forward.outstanding.size,
+      queued: this.#forward.queued,
+      queuedBytes: this.#forward.queues.bytes,
+      counters: { ...this.counters },
+      brokers: this.#peers.list().map((entry) => ({
+        address: addressOf(entry.name, entry.instance),
+        addresses: entry.addresses.map(({ host, port }) => `${host}:${port}`),
+        state: states.find(([, number]) => number === entry.state)?.[0] ?? 'unknown',
+        roundTripMs: this.#roundTripTo(addressOf(entry.name, entry.instance)),
+      })),
+      services: reportServices(this.#forward),
+      peers: reportLinks(this.#links),
+    }
+  }
+
+  #roundTripTo(address: string): number | null {
+    for (const peer of this.#peers.links()) if (peer.address === address) return peer.link.roundTripMs
+    return null
+  }
+
+  #answerReserved(service: string): Buffer | null {
+    return service === '$broker.status' ? Buffer.from(JSON.stringify(this.report())) : null
+  }
+
+  // --- links
+
+  #adopt(connection: Connection, candidate: Candidate | null, nowMs: number): StreamListener {
+    const brokerLink = new BrokerLink(this, candidate, nowMs)
+    const dialler = candidate !== null
+    this.#links.add(brokerLink)
+    this.#pending.add(brokerLink)
+    brokerLink.link = new Link(brokerLink, {
+      dialler,
+      handshake: this.#handshake(dialler),
+      connection,
+      pool: this.#pool,
+      nowMs,
+    })
+    if (this.#pending.size > HANDSHAKES_PENDING_MAX) {
+      const [oldest] = this.#pending
+      oldest?.link.close('HANDSHAKE_TIMEOUT', 'too many handshakes are pending', nowMs)
+    }
+    return brokerLink.link
+  }
+
+  #handshake(dialler: boolean): HandshakeOptions {
+    const { identity, mode, runtime } = this.#options
+    return {
+      mode,
+      linkKeyPair: identity.linkKeyPair,
+      hello: {
+        role: Role.broker,
+        instance: this.#instance,
+        features: 0,
+        payloadBytesMax: PAYLOAD_BYTES_MAX,
+        addresses: this.#peers.own.addresses,
+        certificate: identity.certificateBytes,
+      },
+      admit: (hello, linkKey) => this.#admit(hello, linkKey, dialler),
+      random: runtime.random,
+    }
+  }
+
+  #admit(hello: Hello, linkKey: Uint8Array | null, dialled: boolean): Certificate {
+    if (dialled && hello.role !== Role.broker) throw new AdaptnetError('ROLE_REFUSED', 'the address is not of a broker')
+    if (hello.role !== Role.broker && hello.role !== Role.node) throw new AdaptnetError('ROLE_REFUSED')
+    return verifyCertificate(hello.certificate, {
+      net: this.#options.identity.net,
+      nowMs: this.#runtime.wallClock(),
+      revocations: this.#revocations,
+      linkKey: linkKey ?? undefined,
+      role: hello.role,
+    })
+  }
+
+  linkOpened(link: BrokerLink, nowMs: number): void {
+    this.#pending.delete(link)
+    this.counters.linksOpened += 1
+    if (link.isBroker && !this.#openBroker(link, nowMs)) return
+    this.events.publish({ type: 'linked', peer: link.address, role: link.isBroker ? 'broker' : 'node' })
+    link.link.sendControl(FrameType.BROKERS, encodeBrokers(this.#peers.list()))
+    if (this.#state === 'draining') link.link.leave('DRAINING')
+  }
+
+  #openBroker(link: BrokerLink, nowMs: number): boolean {
+    const { candidate } = link
+    if (candidate !== null) this.#candidates.linked(candidate)
+    const surplus = link.address === this.address ? link : this.#peers.add(link)
+    if (surplus !== null) {
+      const why = link.address === this.address ? 'the address is this broker itself' : 'another link is kept'
+      surplus.link.close('DUPLICATE_LINK', why, nowMs)
+      if (surplus === link) return false
+    }
+    if (this.#revocationBytes !== null) link.link.sendControl(FrameType.REVOCATIONS, this.#revocationBytes)
+    this.#tellBrokers()
+    return true
+  }
+
+  #tellBrokers(): void {
+    const body = encodeBrokers(this.#peers.list())
+    for (const link of this.#links) if (link.link.open) link.link.sendControl(FrameType.BROKERS, body)
+  }
+
+  linkFrame(link: BrokerLink, frame: Frame, nowMs: number): void {
+    switch (frame.type) {
+      case FrameType.REGISTER:
+        return this.#register(link, frame, nowMs)
+      case FrameType.UNREGISTER:
+        link.expectNode()
+        return this.#forward.withdraw(link, decodeRegister(frame.payloadView()).service)
+      case FrameType.BROKERS:
+        if (!link.isBroker) throw new AdaptnetError('FRAME_UNEXPECTED', 'BROKERS came from a node')
+        this.#peers.learn(decodeBrokers(frame.payloadView()), this.#candidates, nowMs)
+        return
+      case FrameType.REVOCATIONS:
+        if (!link.isBroker) throw new AdaptnetError('FRAME_UNEXPECTED', 'REVOCATIONS came from a node')
+        return this.revoke(frame.payloadView())
+      case FrameType.REGISTERED:
+        throw new AdaptnetError('FRAME_UNEXPECTED', 'REGISTERED came from a peer')
+      default:
+        this.#forward.frame(link, frame, nowMs)
+    }
+  }
+
+  #register(link: BrokerLink, frame: Frame, nowMs: number): void {
+    link.expectNode()
+    const { service, concurrency } = decodeRegister(frame.payloadView())
+    const answer = (code: ErrorCode, message: string): void =>
+      link.link.sendControl(FrameType.REGISTERED, encodeRegistered({ service, code, message }))
+    if (link.peer === null || !mayServe(link.peer.certificate, service))
+      return answer('NOT_PERMITTED', 'the certificate does not name this service for serving')
+    if (!link.offers.has(service) && link.offers.size >= SERVICES_PER_LINK_MAX)
+      throw new AdaptnetError('LIMIT_EXCEEDED', `more than ${SERVICES_PER_LINK_MAX} services on one link`)
+    if (link.link.draining) return answer('DRAINING', '')
+    const places = Math.min(Math.max(1, concurrency), CONCURRENCY_MAX)
+    this.#forward.offer(link, service, places, nowMs)
+    this.events.publish({ type: 'serving', peer: link.address, service, concurrency: places })
+    answer('BYE', '')
+  }
+
+  linkLeaving(link: BrokerLink, nowMs: number): void {
+    for (const service of [...link.offers.keys()]) this.#forward.withdraw(link, service)
+    link.link.leave('DRAINING')
+    if (link.isBroker) this.#tellBrokers()
+    this.#checkDrained()
+    this.#forward.sweep(nowMs)
+  }
+
+  linkRelieved(link: BrokerLink, nowMs: number): void {
+    this.#forward.relieved(link, nowMs)
+  }
+
+  linkClosed(link: BrokerLink, code: ErrorCode, message: string, nowMs: number): void {
+    this.#links.delete(link)
+    const wasPending = this.#pending.delete(link)
+    this.#forward.linkClosed(link)
+    const { candidate } = link
+    if (candidate !== null) {
+      if (code === 'DUPLICATE_LINK') this.#candidates.alias(candidate, nowMs)
+      else this.#candidates.failed(candidate, nowMs)
+    }
+    this.counters.linksClosed += 1
+    if (wasPending) {
+      this.counters.linksRefused += 1
+      this.events.publish({ type: 'refused', remote: link.link.connection.remote, code, message })
+    } else {
+      this.events.publish({ type: 'unlinked', peer: link.address, code, message })
+      if (this.#peers.remove(link)) this.#tellBrokers()
+    }
+    this.#checkDrained()
+  }
+
+  linkDirty(link: BrokerLink): void {
+    if (this.#dirty.length === 0) this.#askFlush()
+    this.#dirty.push(link)
+  }
+
+  #flush(nowMs: number): void {
+    // A flush may close a link, which may make others dirty: they are appended and served in the same round.
+    for (let index = 0; index < this.#dirty.length; index++) (this.#dirty[index] as BrokerLink).link.flush(nowMs)
+    this.#dirty.length = 0
+    this.#checkDrained()
+  }
+
+  // --- time
+
+  #tick(nowMs: number): void {
+    if (this.#state === 'closed') return
+    for (const link of this.#links) link.tick(nowMs)
+    if (nowMs >= this.#nextSweepMs) {
+      this.#nextSweepMs = nowMs + SWEEP_MS
+      this.#forward.sweep(nowMs)
+    }
+    if (this.#state === 'serving') for (const candidate of this.#candidates.takeDue(nowMs)) this.#dial(candidate)
+    this.#alarm.set(nowMs + TICK_MS)
+  }
+
+  #dial(candidate: Candidate): void {
+    this.#runtime.dial(
+      candidate.host,
+      candidate.port,
+      (connection, nowMs) => {
+        if (this.#state === 'serving') return this.#adopt(connection, candidate, nowMs)
+        connection.destroy()
+        return REFUSED
+      },
+      (_code, _why, nowMs) => this.#candidates.failed(candidate, nowMs),
+    )
+  }
+
+  #checkDrained(): void {
+    if (this.#state !== 'draining' || this.#drained === null) return
+    if (this.#forward.outstanding.size > 0 || this.#forward.queued > 0) return
+    for (const { link } of this.#links) if (link.open && (!link.emptied || link.waitingBytes > 0)) return
+    this.#drained()
+    this.#drained = null
+  }
+}
+
+/** Listens to a connection that was not taken. */
+const REFUSED: StreamListener = { received: () => {}, drained: () => {}, lost: () => {} }

@@ -1,0 +1,51 @@
+import type { BrokerLink } from './broker-link.ts'
+import type { Counters } from './counters.ts'
+import type { Forward } from './forward.ts'
+
+/** How many links and services a report names; the totals are always whole. */
+const ROWS_MAX = 500
+
+/** What `$broker.status` answers, as JSON; fields are added, never renamed (SPEC 6.7). */
+export interface BrokerReport {
+  broker: string
+  version: string
+  uptimeMs: number
+  state: 'serving' | 'draining'
+  links: number
+  nodes: number
+  outstanding: number
+  queued: number
+  queuedBytes: number
+  counters: Counters
+  brokers: { address: string; addresses: string[]; state: string; roundTripMs: number | null }[]
+  services: { name: string; workers: number; concurrency: number; outstanding: number; queued: number }[]
+  peers: { address: string; role: 'node' | 'broker'; roundTripMs: number | null; requests: number; work: number }[]
+}
+
+export function reportServices(forward: Forward): BrokerReport['services'] {
+  return [...forward.services.values()].slice(0, ROWS_MAX).map((service) => {
+    let concurrency = 0
+    let outstanding = 0
+    for (const offer of service.offers) {
+      concurrency += offer.concurrency
+      outstanding += offer.outstanding
+    }
+    return { name: service.name, workers: service.offers.size, concurrency, outstanding, queued: service.queued }
+  })
+}
+
+export function reportLinks(links: Iterable<BrokerLink>): BrokerReport['peers'] {
+  const rows: BrokerReport['peers'] = []
+  for (const link of links) {
+    if (link.peer === null) continue
+    if (rows.length >= ROWS_MAX) break
+    rows.push({
+      address: link.address,
+      role: link.isBroker ? 'broker' : 'node',
+      roundTripMs: link.link.roundTripMs,
+      requests: link.requests,
+      work: link.work,
+    })
+  }
+  return rows
+}

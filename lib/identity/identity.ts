@@ -1,0 +1,255 @@
+/**
+ * Identities and authorities, and how they are written down (SPEC 5.5): JSON texts whose first field says what they are.
+ * Pure: files are read and written by `transport/identity-files.ts`. No error quotes the text, which may hold secrets;
+ * for the same reason none keeps JSON's own error as its cause.
+ */
+import type { Certificate } from '../../protocol/certificate.ts'
+import { isNodeName, isServiceName, isServicePattern } from '../../protocol/certificate.ts'
+import {
+  KEY_BYTES,
+  NAME_BYTES_MAX,
+  PATTERNS_MAX,
+  Role,
+  SERVICE_BYTES_MAX,
+  SIGNATURE_BYTES,
+} from '../../protocol/constants.ts'
+import { AdaptnetError } from '../../protocol/errors.ts'
+import { DAY_MS, openCertificate, signCertificate } from './certificate.ts'
+import type { KeyPair, Random } from './sodium.ts'
+import { SEED_BYTES, dhKeyPair, equal, signKeyPair, wipe } from './sodium.ts'
+
+export const DAYS_DEFAULT = 365
+export const DAYS_MAX = 36_500
+const TEXT_VERSION = 1
+
+export type TextKind = 'identity' | 'authority' | 'net' | 'revocations'
+
+export interface Identity {
+  name: string
+  /** The authority's public key. */
+  net: Uint8Array
+  certificate: Certificate
+  certificateBytes: Uint8Array
+  /** X25519: the static key of the Noise handshakes. */
+  linkKeyPair: KeyPair
+  /** Ed25519: for what the holder signs itself. */
+  signKeyPair: KeyPair
+}
+
+/** An Ed25519 key pair whose public key is the net. */
+export interface Authority extends KeyPair {
+  seed: Uint8Array
+}
+
+export interface Admission {
+  name: string
+  /** Bits of `Role`. */
+  roles: number
+  /** Services it may serve: names, or prefixes that end in `*`. */
+  serves: readonly string[]
+  /** Services it may call, likewise. */
+  calls: readonly string[]
+  /** The certificate begins now. */
+  nowMs: number
+  /** For how long; 365 by default. */
+  days?: number | undefined
+}
+
+export function createAuthority(random: Random): Authority {
+  return authorityOf(random(SEED_BYTES))
+}
+
+/** Makes an identity's keys and its certificate. Throws INVALID_ARGUMENT, which says what is wrong with the admission. */
+export function admit(authority: Authority, admission: Admission, random: Random): Identity {
+  const { name, roles, nowMs, days = DAYS_DEFAULT } = admission
+  checkName(name)
+  if (roles === 0 || (roles & ~(Role.node | Role.broker)) !== 0)
+    throw invalid(`roles ${roles} are not a set of node (${Role.node}) and broker (${Role.broker})`)
+  if (!Number.isInteger(days) || days < 1 || days > DAYS_MAX)
+    throw invalid(`${days} days of validity are not an integer from 1 to ${DAYS_MAX}`)
+  const linkSecret = random(KEY_BYTES)
+  const linkKeyPair = dhKeyPair(linkSecret)
+  wipe(linkSecret)
+  const signSeed = random(SEED_BYTES)
+  const holder = signKeyPair(signSeed)
+  wipe(signSeed)
+  const certificate: Certificate = {
+    net: authority.publicKey,
+    name,
+    roles,
+    linkKey: linkKeyPair.publicKey,
+    signKey: holder.publicKey,
+    serves: checkPatterns('serve', admission.serves),
+    calls: checkPatterns('call', admission.calls),
+    notBefore: nowMs,
+    notAfter: nowMs + days * DAY_MS,
+  }
+  const certificateBytes = signCertificate(certificate, authority)
+  return { name, net: authority.publicKey, certificate, certificateBytes, linkKeyPair, signKeyPair: holder }
+}
+
+/** Throws INVALID_ARGUMENT unless `name` may stand in a certificate. */
+export function checkName(name: string): void {
+  if (!isNodeName(name))
+    throw invalid(
+      `${JSON.stringify(name)} is not a name: 1 to ${NAME_BYTES_MAX} lowercase letters, digits, dots, underscores and hyphens`,
+    )
+}
+
+/** Throws INVALID_ARGUMENT unless nodes may serve a service of this name. */
+export function checkService(service: string): void {
+  if (!isServiceName(service))
+    throw invalid(
+      `${JSON.stringify(service)} is not a service: 1 to ${SERVICE_BYTES_MAX} letters, digits, dots, underscores and hyphens`,
+    )
+}
+
+function checkPatterns(verb: 'serve' | 'call', patterns: readonly string[]): string[] {
+  const distinct = [...new Set(patterns)]
+  if (distinct.length > PATTERNS_MAX)
+    throw invalid(`${distinct.length} services to ${verb} exceed the limit of ${PATTERNS_MAX}; a final * covers many`)
+  for (const pattern of distinct)
+    if (!isServicePattern(pattern))
+      throw invalid(
+        `${JSON.stringify(pattern)} is not a service to ${verb}: 1 to ${SERVICE_BYTES_MAX} letters, digits, dots, ` +
+          'underscores and hyphens, and at most one *, at the end',
+      )
+  return distinct
+}
+
+export function formatIdentity(identity: Identity): string {
+  return formatText('identity', {
+    name: identity.name,
+    net: base64url(identity.net),
+    linkSecret: base64url(identity.linkKeyPair.secretKey),
+    // The addon's secret key is the seed and then the public key; the seed is all there is to keep.
+    signSeed: base64url(identity.signKeyPair.secretKey.subarray(0, SEED_BYTES)),
+    certificate: base64url(identity.certificateBytes),
+  })
+}
+
+/** Throws IDENTITY_MALFORMED, also when the secrets and the certificate do not belong together. */
+export function parseIdentity(text: string): Identity {
+  const fields = readText('identity', text)
+  const name = fields.string('name')
+  const net = fields.bytes('net', KEY_BYTES)
+  const linkKeyPair = dhKeyPair(fields.bytes('linkSecret', KEY_BYTES))
+  const holder = signKeyPair(fields.bytes('signSeed', SEED_BYTES))
+  const certificateBytes = fields.bytes('certificate')
+  const certificate = certificateOf(certificateBytes, net)
+  if (certificate.name !== name) throw malformed('identity', `the field "name" is not the name in the certificate`)
+  if (!equal(certificate.linkKey, linkKeyPair.publicKey))
+    throw malformed('identity', 'the field "linkSecret" does not belong to the certificate')
+  if (!equal(certificate.signKey, holder.publicKey))
+    throw malformed('identity', 'the field "signSeed" does not belong to the certificate')
+  return { name, net, certificate, certificateBytes, linkKeyPair, signKeyPair: holder }
+}
+
+export function formatAuthority(authority: Authority): string {
+  return formatText('authority', { seed: base64url(authority.seed) })
+}
+
+export function parseAuthority(text: string): Authority {
+  return authorityOf(readText('authority', text).bytes('seed', SEED_BYTES))
+}
+
+export function formatNet(net: Uint8Array): string {
+  return formatText('net', { net: base64url(net) })
+}
+
+export function parseNet(text: string): Uint8Array {
+  return readText('net', text).bytes('net', KEY_BYTES)
+}
+
+export function formatRevocations(signed: Uint8Array): string {
+  return formatText('revocations', { signed: base64url(signed) })
+}
+
+/** The signed bytes, as they are: nothing in them may be believed before `verifyRevocations`. */
+export function parseRevocations(text: string): Uint8Array {
+  const signed = readText('revocations', text).bytes('signed')
+  if (signed.length <= SIGNATURE_BYTES) throw malformed('revocations', 'the field "signed" is too short')
+  return signed
+}
+
+/** What a text says that it is; throws IDENTITY_MALFORMED when it is none of ours. */
+export function kindOfText(text: string): TextKind {
+  const kind = parseObject('adaptnet', text)['adaptnet']
+  if (kind === 'identity' || kind === 'authority' || kind === 'net' || kind === 'revocations') return kind
+  throw malformed('adaptnet', 'the field "adaptnet" names no kind of file')
+}
+
+interface Fields {
+  string(field: string): string
+  /** With exactly `length` bytes, or with at least one. */
+  bytes(field: string, length?: number): Buffer
+}
+
+function readText(kind: TextKind, text: string): Fields {
+  const object = parseObject(kind, text)
+  const said = object['adaptnet']
+  if (said !== kind)
+    throw malformed(kind, typeof said === 'string' ? 'it is of another kind' : 'the field "adaptnet" is missing')
+  if (object['version'] !== TEXT_VERSION) throw malformed(kind, `the field "version" is not ${TEXT_VERSION}`)
+  const string = (field: string): string => {
+    const value = object[field]
+    if (typeof value !== 'string' || value === '')
+      throw malformed(kind, `the field "${field}" is missing or not a string`)
+    return value
+  }
+  const bytes = (field: string, length?: number): Buffer => {
+    const value = string(field)
+    const decoded = Buffer.from(value, 'base64url')
+    // Buffer skips what it does not know; written back, the value must be the same.
+    if (base64url(decoded) !== value) throw malformed(kind, `the field "${field}" is not base64url`)
+    if (length !== undefined && decoded.length !== length)
+      throw malformed(kind, `the field "${field}" has ${decoded.length} bytes, ${length} are wanted`)
+    return decoded
+  }
+  return { string, bytes }
+}
+
+function parseObject(kind: TextKind | 'adaptnet', text: string): Record<string, unknown> {
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch {
+    throw malformed(kind, 'it is not JSON')
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw malformed(kind, 'it is not an object')
+  return value as Record<string, unknown>
+}
+
+function formatText(kind: TextKind, fields: Record<string, string>): string {
+  return `${JSON.stringify({ adaptnet: kind, version: TEXT_VERSION, ...fields }, null, 2)}\n`
+}
+
+function certificateOf(bytes: Uint8Array, net: Uint8Array): Certificate {
+  try {
+    return openCertificate(bytes, net)
+  } catch (cause) {
+    const why = cause instanceof AdaptnetError && cause.code === 'CERTIFICATE_FOREIGN'
+    throw new AdaptnetError(
+      'IDENTITY_MALFORMED',
+      `not an identity text: the field "certificate" is not ${why ? 'signed by the authority in "net"' : 'a certificate'}`,
+      { cause },
+    )
+  }
+}
+
+function authorityOf(seed: Uint8Array): Authority {
+  return { ...signKeyPair(seed), seed }
+}
+
+function base64url(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('base64url')
+}
+
+function malformed(kind: string, why: string): AdaptnetError {
+  const article = /^[aeiou]/.test(kind) ? 'an' : 'a'
+  return new AdaptnetError('IDENTITY_MALFORMED', `not ${article} ${kind} text: ${why}`)
+}
+
+function invalid(message: string): AdaptnetError {
+  return new AdaptnetError('INVALID_ARGUMENT', message)
+}

@@ -1,0 +1,23 @@
+import { Route } from '../../protocol/route.ts'
+
+/**
+ * One received frame, as positions in the bytes of its record. There is one Frame per link, written anew for each frame:
+ * whoever wants to keep something copies it, or keeps a view of the bytes, before the listener returns.
+ */
+export class Frame {
+  type = 0
+  flags = 0
+  envelope: Buffer = Buffer.alloc(0)
+  envelopeStart = 0
+  envelopeEnd = 0
+  /** The envelope's record, or for a RAW payload the same memory behind the sealed part. */
+  payload: Buffer = Buffer.alloc(0)
+  payloadStart = 0
+  payloadEnd = 0
+  /** The envelope's route; read for frames that have an envelope. */
+  readonly route: Route = new Route()
+
+  payloadView(): Buffer {
+    return this.payload.subarray(this.payloadStart, this.payloadEnd)
+  }
+}

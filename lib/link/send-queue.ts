@@ -1,0 +1,178 @@
+import {
+  FRAME_HEADER_BYTES,
+  FrameFlag,
+  RECORD_HEADER_BYTES,
+  RECORD_RAW_BYTES_MAX,
+  RECORD_SEALED_BYTES_MAX,
+} from '../../protocol/constants.ts'
+import { writeFrameHeader, writeRecordHeader } from '../../protocol/frame.ts'
+import type { Connection } from '../runtime.ts'
+import type { RecordCipher } from './cipher.ts'
+
+/** Payloads from here on travel by reference where nothing has to be encrypted. */
+export const REFERENCE_BYTES_MIN = 1_024
+/** Small frames are copied together into slabs of this size. */
+const SLAB_BYTES = 65_536
+const SLABS_KEPT_MAX = 64
+/** A record with raw payloads ends here, so that a receiver seldom has to join one that crosses two reads. */
+const RAW_TARGET_BYTES = 16_384
+/** Waiting bytes at which a flush does not wait for the end of the turn. */
+const EAGER_BYTES = 65_536
+
+/** Slabs shared by all links of a process: a link holds one only while it has something to send. */
+export class SlabPool {
+  readonly #free: Buffer[] = []
+
+  take(): Buffer {
+    return this.#free.pop() ?? Buffer.allocUnsafeSlow(SLAB_BYTES)
+  }
+
+  give(slab: Buffer): void {
+    if (slab.length === SLAB_BYTES && this.#free.length < SLABS_KEPT_MAX) this.#free.push(slab)
+  }
+}
+
+/**
+ * What waits to be sent on one link. Frames are collected into records (SPEC 3.1): headers, envelopes and small payloads
+ * are copied into a slab and sealed with one box; payloads that need no sealing here go by reference into `raw`. While
+ * an earlier write has not been taken by the system, frames go on collecting: a slow peer gets larger records.
+ */
+export class SendQueue {
+  readonly #pool: SlabPool
+  readonly #cipher: RecordCipher
+  /** Payloads of REFERENCE_BYTES_MIN and more are not sealed by the link: plain mode. */
+  readonly #byReference: boolean
+  #slab: Buffer | null = null
+  #recordStart = 0
+  #end = 0
+  #raw: Uint8Array[] = []
+  #rawBytes = 0
+  /** Finished records in order, and the slabs under them. */
+  #ready: Uint8Array[] = []
+  #readyBytes = 0
+  #slabs: Buffer[] = []
+  /** Bytes of the write that the system has not taken yet. */
+  #pendingBytes = 0
+  /** Frames added and frames handed to the connection: a frame never handed over has certainly not left. */
+  framesAdded = 0
+  framesWritten = 0
+
+  constructor(pool: SlabPool, cipher: RecordCipher, byReference: boolean) {
+    this.#pool = pool
+    this.#cipher = cipher
+    this.#byReference = byReference
+  }
+
+  /** All bytes that wait, in the queue or in a write that the system has not taken. */
+  get bytes(): number {
+    return this.#pendingBytes + this.#readyBytes + this.#rawBytes + (this.#end - this.#recordStart)
+  }
+
+  get writePending(): boolean {
+    return this.#pendingBytes > 0
+  }
+
+  /** Whether so much waits that it should leave before the turn ends. */
+  get eager(): boolean {
+    return !this.writePending && this.bytes >= EAGER_BYTES
+  }
+
+  /** Adds a frame from an envelope and a payload given as positions. A referenced payload must not change any more. */
+  add(
+    type: number,
+    flags: number,
+    envelope: Buffer,
+    envelopeStart: number,
+    envelopeEnd: number,
+    payload: Buffer,
+    payloadStart: number,
+    payloadEnd: number,
+  ): void {
+    const envelopeBytes = envelopeEnd - envelopeStart
+    const payloadBytes = payloadEnd - payloadStart
+    const raw =
+      (flags & FrameFlag.SEALED) !== 0
+        ? (flags & FrameFlag.RAW) !== 0
+        : this.#byReference && payloadBytes >= REFERENCE_BYTES_MIN
+    const inSlab = FRAME_HEADER_BYTES + envelopeBytes + (raw ? 0 : payloadBytes)
+    const slab = this.#reserve(inSlab, raw ? payloadBytes : 0)
+    const wireFlags = raw ? flags | FrameFlag.RAW : flags & ~FrameFlag.RAW
+    let end = writeFrameHeader(slab, this.#end, type, wireFlags, envelopeBytes, payloadBytes)
+    end += envelope.copy(slab, end, envelopeStart, envelopeEnd)
+    if (raw) {
+      const whole = payloadStart === 0 && payloadEnd === payload.length
+      this.#raw.push(whole ? payload : payload.subarray(payloadStart, payloadEnd))
+      this.#rawBytes += payloadBytes
+    } else {
+      end += payload.copy(slab, end, payloadStart, payloadEnd)
+    }
+    this.#end = end
+    this.framesAdded += 1
+  }
+
+  /** Writes all that waits, unless an earlier write is still pending. */
+  flush(connection: Connection): void {
+    if (this.writePending) return
+    this.#finishRecord()
+    if (this.#ready.length === 0) return
+    const bytes = this.#readyBytes
+    const taken = connection.write(this.#ready)
+    this.framesWritten = this.framesAdded
+    const slabs = this.#slabs
+    if (this.#slab !== null) slabs.push(this.#slab)
+    this.#slab = null
+    this.#recordStart = this.#end = 0
+    this.#ready = []
+    this.#readyBytes = 0
+    this.#slabs = []
+    if (taken) for (const slab of slabs) this.#pool.give(slab)
+    // Slabs of a pending write are left to the collector: rare, and simpler than tracking them.
+    else this.#pendingBytes = bytes
+  }
+
+  /** The system has taken everything that was written. */
+  drained(): void {
+    this.#pendingBytes = 0
+  }
+
+  /** Makes room for a frame in the current record, or begins the next one. */
+  #reserve(bytes: number, rawBytes: number): Buffer {
+    const sealed = this.#end - this.#recordStart - RECORD_HEADER_BYTES + bytes + this.#cipher.tagBytes
+    const full =
+      this.#rawBytes >= RAW_TARGET_BYTES ||
+      sealed > RECORD_SEALED_BYTES_MAX ||
+      this.#rawBytes + rawBytes > RECORD_RAW_BYTES_MAX
+    if (full && this.#end > this.#recordStart) this.#finishRecord()
+    const fresh = this.#end === this.#recordStart ? RECORD_HEADER_BYTES : 0
+    const wanted = fresh + bytes + this.#cipher.tagBytes
+    let slab = this.#slab
+    if (slab === null || this.#end + wanted > slab.length) {
+      if (slab !== null) {
+        this.#finishRecord()
+        this.#slabs.push(slab)
+      }
+      const alone = RECORD_HEADER_BYTES + bytes + this.#cipher.tagBytes
+      slab = alone > SLAB_BYTES ? Buffer.allocUnsafeSlow(alone) : this.#pool.take()
+      this.#slab = slab
+      this.#recordStart = this.#end = 0
+    }
+    if (this.#end === this.#recordStart) this.#end += RECORD_HEADER_BYTES
+    return slab
+  }
+
+  #finishRecord(): void {
+    const slab = this.#slab
+    if (slab === null || this.#end === this.#recordStart) return
+    const start = this.#recordStart
+    const body = start + RECORD_HEADER_BYTES
+    const sealedEnd = this.#end + this.#cipher.tagBytes
+    writeRecordHeader(slab, start, sealedEnd - body, this.#rawBytes)
+    if (this.#cipher.tagBytes > 0) this.#cipher.seal(slab, body, this.#end, slab.subarray(start, body))
+    this.#ready.push(slab.subarray(start, sealedEnd))
+    for (const payload of this.#raw) this.#ready.push(payload)
+    this.#readyBytes += sealedEnd - start + this.#rawBytes
+    this.#raw = []
+    this.#rawBytes = 0
+    this.#recordStart = this.#end = sealedEnd
+  }
+}

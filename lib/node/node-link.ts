@@ -1,0 +1,98 @@
+import { LINK_PAUSE_BYTES } from '../../protocol/constants.ts'
+import type { ErrorCode } from '../../protocol/errors.ts'
+import type { Candidate } from '../discovery/candidates.ts'
+import type { Frame } from '../link/frame.ts'
+import type { Link, LinkListener, Peer } from '../link/link.ts'
+
+/** Weight of a new sample in the latency's moving average. */
+const SMOOTHING = 0.1
+
+export interface NodeLinkOwner {
+  linkOpened(link: NodeLink, nowMs: number): void
+  linkFrame(link: NodeLink, frame: Frame, nowMs: number): void
+  linkLeaving(link: NodeLink, nowMs: number): void
+  linkRelieved(link: NodeLink, nowMs: number): void
+  linkClosed(link: NodeLink, code: ErrorCode, message: string, nowMs: number): void
+  linkDirty(link: NodeLink): void
+}
+
+/** A node's handle on one broker. */
+export class NodeLink implements LinkListener {
+  readonly #owner: NodeLinkOwner
+  readonly candidate: Candidate
+  link!: Link
+  peer: Peer | null = null
+  /** Requests of this node whose answer is awaited on this link. */
+  requests = 0
+  /** Requests that came by this link and are not answered yet. */
+  work = 0
+  /** Milliseconds from sending to answer, a moving average. */
+  latencyMs = 1
+  /** An attempt has timed out here and nothing was heard since: others are preferred. */
+  #suspectSinceMs: number | null = null
+
+  constructor(owner: NodeLinkOwner, candidate: Candidate) {
+    this.#owner = owner
+    this.candidate = candidate
+  }
+
+  get address(): string {
+    return this.peer?.address ?? this.candidate.key
+  }
+
+  /** May be given a new request. */
+  get usable(): boolean {
+    return this.link.open && !this.link.draining && this.link.waitingBytes <= LINK_PAUSE_BYTES
+  }
+
+  get suspect(): boolean {
+    if (this.#suspectSinceMs !== null && this.link.heardMs > this.#suspectSinceMs) this.#suspectSinceMs = null
+    return this.#suspectSinceMs !== null
+  }
+
+  /** What it would cost to send one more request here: load times latency. */
+  get cost(): number {
+    return (this.requests + 1) * this.latencyMs
+  }
+
+  isNamed(broker: string): boolean {
+    return this.address === broker || this.peer?.certificate.name === broker || this.candidate.key === broker
+  }
+
+  answered(latencyMs: number): void {
+    this.latencyMs += SMOOTHING * (latencyMs - this.latencyMs)
+  }
+
+  timedOut(nowMs: number): void {
+    this.#suspectSinceMs ??= nowMs
+  }
+
+  tick(nowMs: number): void {
+    this.link.tick(nowMs, this.requests > 0 ? 'busy' : 'idle')
+  }
+
+  opened(peer: Peer, nowMs: number): void {
+    this.peer = peer
+    this.#owner.linkOpened(this, nowMs)
+  }
+
+  frame(frame: Frame, nowMs: number): void {
+    this.#owner.linkFrame(this, frame, nowMs)
+  }
+
+  leaving(_code: ErrorCode, nowMs: number): void {
+    this.#owner.linkLeaving(this, nowMs)
+  }
+
+  relieved(nowMs: number): void {
+    this.#owner.linkRelieved(this, nowMs)
+  }
+
+  closed(code: ErrorCode, message: string, nowMs: number): void {
+    this.#owner.linkClosed(this, code, message, nowMs)
+  }
+
+  dirty(): void {
+    this.#owner.linkDirty(this)
+  }
+}

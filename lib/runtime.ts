@@ -1,0 +1,69 @@
+/**
+ * The seam between the core and the world, as interfaces only. The core is handed all of it: sockets and clocks by
+ * `transport/`, virtual ones by a simulator. Nothing below `transport/` may reach for the world any other way; a test
+ * keeps it so.
+ */
+
+/** One ordered byte stream to a peer, as a link sees it. */
+export interface Connection {
+  /** Where the peer is, for people: never a proof of anything. */
+  readonly remote: string
+  /** Bytes accepted by `write` and not yet taken by the system. */
+  readonly bufferedBytes: number
+  /**
+   * Writes chunks in order, in one system call where possible.
+   * @returns true when everything was taken at once: the caller may then reuse the memory. Otherwise the memory
+   * belongs to the connection until `StreamListener.drained`, and must not be changed.
+   */
+  write(chunks: readonly Uint8Array[]): boolean
+  /** Closes after what was written. */
+  end(): void
+  /** Closes now. */
+  destroy(): void
+  /** Stops and resumes reading: back-pressure towards the peer. */
+  pause(): void
+  resume(): void
+}
+
+/** What a connection tells; one listener per connection. */
+export interface StreamListener {
+  /** The bytes are the listener's from now on: it may keep views of them and write into them. */
+  received(bytes: Uint8Array, nowMs: number): void
+  /** All that was written has been taken. */
+  drained(nowMs: number): void
+  /** The connection is gone; nothing follows. `why` is for people. */
+  lost(why: string, nowMs: number): void
+}
+
+/** Makes the listener of a connection that has just been opened. */
+export type Accept = (connection: Connection, nowMs: number) => StreamListener
+
+export interface Dial {
+  /** Gives up; neither callback is called afterwards. */
+  cancel(): void
+}
+
+/** One wake-up; setting it again moves it. */
+export interface Alarm {
+  /** Rings at `atMs` of the runtime's clock, or soon after; `null` is never. */
+  set(atMs: number | null): void
+}
+
+export interface Runtime {
+  /** Milliseconds of a clock that never jumps. Its zero means nothing. */
+  now(): number
+  /** Unix milliseconds, for judging certificates only. */
+  wallClock(): number
+  /** Unpredictable bytes. */
+  random(bytes: number): Uint8Array
+  alarm(ring: (nowMs: number) => void): Alarm
+  /**
+   * Makes a function that asks for `run` once more before this turn of the loop ends, however often it is called:
+   * many small frames then leave in one write.
+   */
+  endOfTurn(run: (nowMs: number) => void): () => void
+  /** Opens a connection; `failed` gets a stable code and a reason for people. */
+  dial(host: string, port: number, opened: Accept, failed: (code: DialError, why: string, nowMs: number) => void): Dial
+}
+
+export type DialError = 'ADDRESS_UNRESOLVED' | 'UNREACHABLE'

@@ -1,0 +1,134 @@
+import { unwatchFile, watchFile } from 'node:fs'
+import { Mode } from '../../protocol/constants.ts'
+import { AdaptnetError } from '../../protocol/errors.ts'
+import { Broker } from '../broker/broker.ts'
+import type { BrokerEvent } from '../broker/broker.ts'
+import type { BrokerReport } from '../broker/report.ts'
+import type { Identity } from '../identity/identity.ts'
+import { advertisedAddresses, isLoopback, parseHostPort } from './addresses.ts'
+import { readIdentity, readRevocations } from './identity-files.ts'
+import { nodeRuntime } from './node-runtime.ts'
+import { listen } from './tcp.ts'
+import type { Listener } from './tcp.ts'
+
+const DRAIN_MS_DEFAULT = 30_000
+/** How often a revocation file is looked at. */
+const REVOCATIONS_POLL_MS = 250
+
+export interface CreateBrokerOptions {
+  /** An identity, or the path of its file. */
+  identity: string | Identity
+  /** HOST:PORT to listen on; port 0 takes any free one. Default 127.0.0.1:7411. */
+  listen?: string
+  /** HOST:PORT of other brokers. */
+  peers?: readonly string[]
+  /** `plain` only on loopback and only for measuring. Default `noise`. */
+  mode?: 'noise' | 'plain'
+  /** Path of the net's revocation list; it is read again whenever it changes. */
+  revocations?: string
+}
+
+/** A broker that listens. */
+export class RunningBroker implements AsyncDisposable {
+  readonly #broker: Broker
+  readonly #listener: Listener
+  readonly #revocations: string | null
+
+  constructor(broker: Broker, listener: Listener, revocations: string | null) {
+    this.#broker = broker
+    this.#listener = listener
+    this.#revocations = revocations
+  }
+
+  /** `name/instance`. */
+  get address(): string {
+    return this.#broker.address
+  }
+
+  get port(): number {
+    return this.#listener.port
+  }
+
+  /** HOST:PORT for nodes to connect to. */
+  get endpoint(): string {
+    const { host, port } = this.#listener
+    return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+  }
+
+  get events(): AsyncIterable<BrokerEvent> {
+    return this.#broker.events
+  }
+
+  report(): BrokerReport {
+    return this.#broker.report()
+  }
+
+  /** Takes a signed revocation list. @throws AdaptnetError when it is not one of this net */
+  revoke(signed: Uint8Array): void {
+    this.#broker.revoke(signed)
+  }
+
+  /** Leaves: nothing new is started, what is in flight is finished, at most for `timeoutMs`. */
+  async drain(options: { timeoutMs?: number } = {}): Promise<void> {
+    this.#listener.close()
+    await this.#broker.drain(options.timeoutMs ?? DRAIN_MS_DEFAULT)
+    await this.close()
+  }
+
+  /** Stops now. */
+  close(): Promise<void> {
+    if (this.#revocations !== null) unwatchFile(this.#revocations)
+    this.#listener.close()
+    this.#broker.close()
+    return Promise.resolve()
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.drain()
+  }
+}
+
+/**
+ * Starts a broker in this process.
+ * @throws AdaptnetError IDENTITY_*, ADDRESS_IN_USE, ADDRESS_UNRESOLVED, PLAIN_NOT_LOOPBACK
+ */
+export async function createBroker(options: CreateBrokerOptions): Promise<RunningBroker> {
+  const identity = typeof options.identity === 'string' ? await readIdentity(options.identity) : options.identity
+  const { host, port } = parseHostPort(options.listen ?? '127.0.0.1')
+  const mode = options.mode === 'plain' ? Mode.plain : Mode.noise
+  if (mode === Mode.plain && !isLoopback(host))
+    throw new AdaptnetError('PLAIN_NOT_LOOPBACK', `plain mode listens on loopback only, not on ${host}`)
+  const peers = (options.peers ?? []).map(parseHostPort)
+  const signed = options.revocations === undefined ? null : await readRevocationsIfAny(options.revocations)
+  const broker = new Broker({ runtime: nodeRuntime, identity, mode, peers })
+  let listener: Listener
+  try {
+    if (signed !== null) broker.revoke(signed)
+    listener = await listen(host, port, (connection, nowMs) => broker.accept(connection, nowMs))
+  } catch (error) {
+    broker.close()
+    throw error
+  }
+  broker.advertise(advertisedAddresses(host, listener.port))
+  const { revocations } = options
+  if (revocations !== undefined)
+    watchFile(revocations, { interval: REVOCATIONS_POLL_MS }, () => {
+      readRevocationsIfAny(revocations).then(
+        (changed) => changed !== null && broker.revoke(changed),
+        (error: unknown) => {
+          const { code, message } = error as AdaptnetError
+          broker.events.publish({ type: 'refused', remote: revocations, code, message })
+        },
+      )
+    })
+  return new RunningBroker(broker, listener, revocations ?? null)
+}
+
+async function readRevocationsIfAny(path: string): Promise<Uint8Array | null> {
+  try {
+    return await readRevocations(path)
+  } catch (error) {
+    if (error instanceof AdaptnetError && error.code === 'IDENTITY_MISSING') return null
+    throw error
+  }
+}

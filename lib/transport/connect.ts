@@ -1,0 +1,90 @@
+import { Mode } from '../../protocol/constants.ts'
+import { AdaptnetError } from '../../protocol/errors.ts'
+import type { Identity } from '../identity/identity.ts'
+import { Node } from '../node/node.ts'
+import type { NodeEvent } from '../node/node.ts'
+import { parseHostPort } from './addresses.ts'
+import { readIdentity } from './identity-files.ts'
+import { nodeRuntime } from './node-runtime.ts'
+
+const CONNECT_TIMEOUT_MS_DEFAULT = 5_000
+
+export interface ConnectOptions {
+  /** An identity, or the path of its file. */
+  identity: string | Identity
+  /** HOST:PORT of at least one broker; the others are learned from it. */
+  brokers: readonly string[]
+  /** `plain` only where the brokers speak it: on loopback, for measuring. Default `noise`. */
+  mode?: 'noise' | 'plain'
+  /** How long to wait for the first link. Afterwards brokers are tried for ever. Default 5000. */
+  connectTimeoutMs?: number
+  /** Requests that may be out at a time; beyond it `request` throws BUSY. Default 16,384. */
+  outstandingMax?: number
+  /** Payload bytes of them. Default 256 MiB. */
+  outstandingBytesMax?: number
+  signal?: AbortSignal
+}
+
+/**
+ * Makes a node and waits until it is linked to a broker.
+ * @throws AdaptnetError IDENTITY_*, CERTIFICATE_EXPIRED, ADDRESS_UNRESOLVED, UNREACHABLE (nobody answered),
+ * UNAUTHORIZED (no broker admits this identity), INVALID_ARGUMENT, CANCELLED
+ */
+export async function connect(options: ConnectOptions): Promise<Node> {
+  const identity = typeof options.identity === 'string' ? await readIdentity(options.identity) : options.identity
+  const brokers = options.brokers.map(parseHostPort)
+  if (brokers.length === 0) throw new AdaptnetError('INVALID_ARGUMENT', 'connect needs the address of a broker')
+  const { name, notAfter } = identity.certificate
+  // Brokers do not tell strangers why they refuse: what can be seen here is said here.
+  if (notAfter < nodeRuntime.wallClock())
+    throw new AdaptnetError('CERTIFICATE_EXPIRED', `the certificate of ${name} has expired: have it admitted again`)
+  const { outstandingMax, outstandingBytesMax } = options
+  const node = new Node({
+    runtime: nodeRuntime,
+    identity,
+    mode: options.mode === 'plain' ? Mode.plain : Mode.noise,
+    brokers,
+    ...(outstandingMax === undefined ? {} : { outstandingMax }),
+    ...(outstandingBytesMax === undefined ? {} : { outstandingBytesMax }),
+  })
+  try {
+    await firstLink(node, options)
+  } catch (error) {
+    await node.close()
+    throw error
+  }
+  return node
+}
+
+async function firstLink(node: Node, options: ConnectOptions): Promise<void> {
+  const timeoutMs = options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS_DEFAULT
+  const events = node.events[Symbol.asyncIterator]()
+  const timeout = AbortSignal.timeout(timeoutMs)
+  const signal = options.signal === undefined ? timeout : AbortSignal.any([timeout, options.signal])
+  const stop = (): void => void events.return?.()
+  signal.addEventListener('abort', stop)
+  let refused: (NodeEvent & { type: 'refused' }) | null = null
+  try {
+    for (let next = await events.next(); next.done !== true; next = await events.next()) {
+      if (next.value.type === 'linked') return
+      if (next.value.type === 'refused') refused = next.value
+      // Waiting does not mend these: the name is wrong, or the brokers do not know this identity.
+      if (refused !== null && PERMANENT.has(refused.code) && options.brokers.length === 1) break
+    }
+  } finally {
+    signal.removeEventListener('abort', stop)
+    stop()
+  }
+  if (options.signal?.aborted === true) throw new AdaptnetError('CANCELLED', 'connect was aborted')
+  if (refused === null) throw new AdaptnetError('UNREACHABLE', `no broker answered within ${timeoutMs} ms`)
+  throw new AdaptnetError(refused.code, `${refused.remote}: ${refused.message}`)
+}
+
+const PERMANENT: ReadonlySet<string> = new Set([
+  'ADDRESS_UNRESOLVED',
+  'UNAUTHORIZED',
+  'MODE_REFUSED',
+  'VERSION_UNSUPPORTED',
+  'CERTIFICATE_FOREIGN',
+  'ROLE_REFUSED',
+])

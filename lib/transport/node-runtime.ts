@@ -1,0 +1,58 @@
+import { sodiumRandom } from '../identity/sodium.ts'
+import type { Accept, Alarm, Dial, DialError, Runtime } from '../runtime.ts'
+import { dial } from './tcp.ts'
+
+/** A timer that fires this late means that the process was stopped or starved, not that the peers were silent. */
+const LATE_MS = 100
+
+/** The runtime on Node's own clock, timers and sockets. */
+export const nodeRuntime: Runtime = {
+  now: () => performance.now(),
+  wallClock: () => Date.now(),
+  random: sodiumRandom,
+  alarm: (ring) => new NodeAlarm(ring),
+  endOfTurn: (run) => {
+    let asked = false
+    const turn = (): void => {
+      asked = false
+      run(performance.now())
+    }
+    return () => {
+      if (asked) return
+      asked = true
+      setImmediate(turn)
+    }
+  },
+  dial: (
+    host: string,
+    port: number,
+    opened: Accept,
+    failed: (code: DialError, why: string, nowMs: number) => void,
+  ): Dial => dial(host, port, opened, failed),
+}
+
+class NodeAlarm implements Alarm {
+  readonly #ring: (nowMs: number) => void
+  readonly #fired: () => void
+  #timer: NodeJS.Timeout | null = null
+  #atMs = 0
+
+  constructor(ring: (nowMs: number) => void) {
+    this.#ring = ring
+    this.#fired = () => {
+      this.#timer = null
+      const nowMs = performance.now()
+      if (nowMs - this.#atMs < LATE_MS) return ring(nowMs)
+      // After a pause timers run before sockets: let what the peers have sent meanwhile be read before judging them.
+      setImmediate(() => setImmediate(() => this.#timer === null && ring(performance.now())))
+    }
+  }
+
+  set(atMs: number | null): void {
+    if (this.#timer !== null) clearTimeout(this.#timer)
+    this.#timer = null
+    if (atMs === null) return
+    this.#atMs = atMs
+    this.#timer = setTimeout(this.#fired, Math.max(0, Math.ceil(atMs - performance.now())))
+  }
+}

@@ -1,0 +1,148 @@
+import net from 'node:net'
+import { AdaptnetError } from '../../protocol/errors.ts'
+import type { Accept, Connection, Dial, DialError, StreamListener } from '../runtime.ts'
+
+const CONNECT_TIMEOUT_MS = 3_000
+/** How long a connection may take to deliver its last bytes. */
+const LINGER_MS = 1_000
+/** Thousands may reconnect at once to a restarted broker; the system's own default strands some of them. */
+const BACKLOG = 4_096
+
+/** A `net.Socket` as the core sees a connection. */
+class TcpConnection implements Connection {
+  readonly remote: string
+  readonly #socket: net.Socket
+  #listener: StreamListener | null = null
+  /** A write was not taken at once; `drained` is owed. */
+  #pending = false
+  #error: Error | null = null
+  readonly #written: () => void
+
+  constructor(socket: net.Socket) {
+    this.#socket = socket
+    this.remote = `${socket.remoteAddress ?? 'unknown'}:${socket.remotePort ?? 0}`
+    socket.setNoDelay(true)
+    this.#written = () => {
+      if (!this.#pending || socket.writableLength > 0) return
+      this.#pending = false
+      this.#listener?.drained(performance.now())
+    }
+  }
+
+  /** Begins to report to the listener that `accept` makes. */
+  start(accept: Accept): void {
+    const socket = this.#socket
+    socket.on('error', (error) => {
+      this.#error = error
+    })
+    const listener = accept(this, performance.now())
+    this.#listener = listener
+    socket.on('data', (chunk: Buffer) => listener.received(chunk, performance.now()))
+    socket.on('close', () => listener.lost(this.#error?.message ?? 'the connection was closed', performance.now()))
+    if (socket.destroyed) listener.lost('the connection was closed', performance.now())
+  }
+
+  get bufferedBytes(): number {
+    return this.#socket.writableLength
+  }
+
+  write(chunks: readonly Uint8Array[]): boolean {
+    const socket = this.#socket
+    if (socket.destroyed || socket.writableEnded) return true
+    if (chunks.length > 1) socket.cork()
+    for (let index = 0; index < chunks.length - 1; index++) socket.write(chunks[index] as Uint8Array)
+    socket.write(chunks[chunks.length - 1] as Uint8Array, this.#written)
+    if (chunks.length > 1) socket.uncork()
+    const taken = socket.writableLength === 0
+    if (!taken) this.#pending = true
+    return taken
+  }
+
+  end(): void {
+    const socket = this.#socket
+    if (socket.destroyed) return
+    socket.end()
+    // Goes on reading to the end: unread bytes would turn the farewell into a reset.
+    socket.resume()
+    setTimeout(() => socket.destroy(), LINGER_MS).unref()
+  }
+
+  destroy(): void {
+    this.#socket.destroy()
+  }
+
+  pause(): void {
+    this.#socket.pause()
+  }
+
+  resume(): void {
+    this.#socket.resume()
+  }
+}
+
+export function dial(
+  host: string,
+  port: number,
+  opened: Accept,
+  failed: (code: DialError, why: string, nowMs: number) => void,
+): Dial {
+  let over = false
+  const socket = net.connect({ host, port, timeout: CONNECT_TIMEOUT_MS })
+  const fail = (code: DialError, why: string): void => {
+    if (over) return
+    over = true
+    socket.destroy()
+    failed(code, why, performance.now())
+  }
+  socket.on('error', (error: NodeJS.ErrnoException) => {
+    const unresolved = error.code === 'ENOTFOUND' || error.code === 'EAI_AGAIN' || error.syscall === 'getaddrinfo'
+    fail(unresolved ? 'ADDRESS_UNRESOLVED' : 'UNREACHABLE', `${host}:${port}: ${error.message || error.code}`)
+  })
+  socket.on('timeout', () => fail('UNREACHABLE', `${host}:${port} did not answer within ${CONNECT_TIMEOUT_MS} ms`))
+  socket.on('connect', () => {
+    if (over) return
+    over = true
+    socket.setTimeout(0)
+    new TcpConnection(socket).start(opened)
+  })
+  return {
+    cancel: () => {
+      over = true
+      socket.destroy()
+    },
+  }
+}
+
+export interface Listener {
+  host: string
+  port: number
+  /** Accepts nothing more; open connections live on. */
+  close(): void
+}
+
+/**
+ * Listens for connections.
+ * @throws AdaptnetError ADDRESS_IN_USE, ADDRESS_UNRESOLVED
+ */
+export function listen(host: string, port: number, accept: Accept): Promise<Listener> {
+  return new Promise((resolve, reject) => {
+    const server = net.createServer({ pauseOnConnect: false }, (socket) => new TcpConnection(socket).start(accept))
+    server.on('error', (error: NodeJS.ErrnoException) => {
+      // After a good start these are failed accepts (no file descriptors): the peer retries, open links live on.
+      reject(listenError(host, port, error))
+    })
+    server.listen({ host, port, backlog: BACKLOG }, () => {
+      const bound = server.address() as net.AddressInfo
+      resolve({ host, port: bound.port, close: () => server.close() })
+    })
+  })
+}
+
+function listenError(host: string, port: number, error: NodeJS.ErrnoException): AdaptnetError {
+  const where = `${host}:${port}`
+  if (error.code === 'EADDRINUSE')
+    return new AdaptnetError('ADDRESS_IN_USE', `${where} is in use by another process`, { cause: error })
+  if (error.code === 'ENOTFOUND' || error.code === 'EADDRNOTAVAIL' || error.code === 'EAI_AGAIN')
+    return new AdaptnetError('ADDRESS_UNRESOLVED', `${where} is not an address of this machine`, { cause: error })
+  return new AdaptnetError('INTERNAL', `cannot listen on ${where}: ${error.message}`, { cause: error })
+}

@@ -1,0 +1,107 @@
+import avro from 'avsc'
+import type { Schema, Type } from 'avsc'
+import { AdaptnetError } from './errors.ts'
+import type { ErrorCode } from './errors.ts'
+
+/**
+ * The only place where Avro types are made, because avsc believes what the wire says of an array: six bytes that claim
+ * 2^31 items end the process. Each schema of the protocol passes through `codec`, which judges every block's count
+ * before an item is read, and which refuses schemas that could not be judged (maps, recursion by name).
+ */
+
+/** No array of this protocol has more items than this; the tighter limits of single fields are checked by their owners. */
+const ITEMS_MAX = 2_048
+
+interface Tap {
+  buf: Buffer
+  pos: number
+  readLong(): number
+  skipLong(): void
+}
+
+interface ItemType {
+  _read(tap: Tap): unknown
+}
+
+class BoundedArrayType extends avro.types.ArrayType {
+  /** Replaces avsc's loop: a block that claims more items than bytes are left, or than ITEMS_MAX in all, is malformed. */
+  _read(tap: Tap): unknown[] {
+    const items = (this as unknown as { itemsType: ItemType }).itemsType
+    const values: unknown[] = []
+    for (;;) {
+      let count = tap.readLong()
+      if (count === 0) return values
+      if (count < 0) {
+        count = -count
+        tap.skipLong()
+      }
+      if (!(count <= tap.buf.length - tap.pos) || values.length + count > ITEMS_MAX) {
+        // A position behind the end is how avsc itself says "truncated".
+        tap.pos = tap.buf.length + 1
+        return values
+      }
+      for (let index = 0; index < count; index++) values.push(items._read(tap))
+    }
+  }
+}
+
+/** Loose types: avsc's own declarations do not describe the hook's second argument or subclasses. */
+function bounded(schema: Schema, options: unknown): Type | undefined {
+  const kind = typeof schema === 'object' && schema !== null && 'type' in schema ? schema.type : schema
+  if (kind === 'map')
+    throw new AdaptnetError('INVALID_ARGUMENT', 'maps are not used on the wire: a key can be __proto__')
+  if (kind === 'array') return new BoundedArrayType(schema, options) as unknown as Type
+  return undefined
+}
+
+export interface Codec<Value> {
+  readonly type: Type
+  encode(value: Value): Buffer
+  /**
+   * Reads one value from the start of `bytes`.
+   * @throws AdaptnetError with the codec's code when the bytes are not such a value.
+   */
+  decode(bytes: Uint8Array): Value
+}
+
+export interface CodecOptions {
+  /** The code of the error for bytes that cannot be read. */
+  code: ErrorCode
+  /** What to call the thing in the error's text. */
+  what: string
+  /**
+   * Whether bytes may follow the value. Bodies of frames grow by appended fields (SPEC 13), so an old reader skips what
+   * it does not know; signed bodies do not, because a signature over unread bytes would be a promise nobody read.
+   */
+  trailing: 'ignored' | 'refused'
+  /** Rules beyond the schema; it throws or returns. */
+  check?: (value: never) => void
+}
+
+export function codec<Value>(schema: object, options: CodecOptions): Codec<Value> {
+  const type = avro.Type.forSchema(schema as Schema, { typeHook: bounded } as never)
+  const malformed = (why: string): AdaptnetError => new AdaptnetError(options.code, `${options.what}: ${why}`)
+  return {
+    type,
+    encode: (value) => type.toBuffer(value),
+    decode: (bytes) => {
+      const buffer = asBuffer(bytes)
+      let result: { value: Value; offset: number }
+      try {
+        result = type.decode(buffer, 0) as { value: Value; offset: number }
+      } catch (cause) {
+        throw new AdaptnetError(options.code, `${options.what}: unreadable`, { cause })
+      }
+      if (result.offset < 0 || result.value === undefined) throw malformed(`truncated after ${buffer.length} bytes`)
+      if (options.trailing === 'refused' && result.offset !== buffer.length)
+        throw malformed(`${buffer.length - result.offset} bytes too many`)
+      options.check?.(result.value as never)
+      return result.value
+    },
+  }
+}
+
+/** A Buffer over the same memory: avsc reads nothing else. */
+export function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+}
