@@ -51,19 +51,24 @@ export interface Alarm {
 
 export interface Runtime {
   /** Milliseconds of a clock that never jumps. Its zero means nothing. */
-  now(): number
+  readonly now: () => number
   /** Unix milliseconds, for judging certificates only. */
-  wallClock(): number
-  /** Unpredictable bytes. */
-  random(bytes: number): Uint8Array
-  alarm(ring: (nowMs: number) => void): Alarm
+  readonly wallClock: () => number
+  /** Unpredictable bytes, in memory that is the asker's: secrets are wiped after use. */
+  readonly random: (bytes: number) => Uint8Array
+  readonly alarm: (ring: (nowMs: number) => void) => Alarm
   /**
    * Makes a function that asks for `run` once more before this turn of the loop ends, however often it is called:
    * many small frames then leave in one write.
    */
-  endOfTurn(run: (nowMs: number) => void): () => void
+  readonly endOfTurn: (run: (nowMs: number) => void) => () => void
   /** Opens a connection; `failed` gets a stable code and a reason for people. */
-  dial(host: string, port: number, opened: Accept, failed: (code: DialError, why: string, nowMs: number) => void): Dial
+  readonly dial: (
+    host: string,
+    port: number,
+    opened: Accept,
+    failed: (code: DialError, why: string, nowMs: number) => void,
+  ) => Dial
 }
 
 export type DialError = 'ADDRESS_UNRESOLVED' | 'UNREACHABLE'

@@ -172,7 +172,7 @@ export class Broker implements BrokerLinkOwner {
     const drained = this.#state === 'draining'
     this.#state = 'closed'
     const nowMs = this.#runtime.now()
-    for (const link of [...this.#links]) link.link.close(drained ? 'DRAINING' : 'BYE', '', nowMs)
+    for (const link of this.#links) link.link.close(drained ? 'DRAINING' : 'BYE', '', nowMs)
     this.#alarm.set(null)
     this.events.end()
   }
@@ -327,7 +327,7 @@ export class Broker implements BrokerLinkOwner {
   }
 
   linkLeaving(link: BrokerLink, nowMs: number): void {
-    for (const service of [...link.offers.keys()]) this.#forward.withdraw(link, service)
+    for (const service of link.offers.keys()) this.#forward.withdraw(link, service)
     link.link.leave('DRAINING')
     if (link.isBroker) this.#tellBrokers()
     this.#checkDrained()

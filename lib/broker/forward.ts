@@ -301,7 +301,7 @@ export class Forward {
 
   /** A link is gone: its work is reported lost, its own requests are forgotten (their replies have nowhere to go). */
   linkClosed(link: BrokerLink): void {
-    for (const name of [...link.offers.keys()]) this.withdraw(link, name)
+    for (const name of link.offers.keys()) this.withdraw(link, name)
     if (link.work > 0)
       this.outstanding.forEach(
         (_client, offer) => offer.worker === link,

@@ -88,7 +88,7 @@ export class Journal<Running> {
   sweep(nowMs: number): void {
     for (const [key, session] of this.#sessions) {
       if (nowMs - session.usedMs < SESSION_LEASE_MS) continue
-      for (const counter of [...session.records.keys()]) this.#drop(session, counter)
+      for (const counter of session.records.keys()) this.#drop(session, counter)
       if (session.records.size === 0) this.#sessions.delete(key)
     }
   }

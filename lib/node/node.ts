@@ -204,7 +204,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
     this.#state = 'closed'
     const nowMs = this.#runtime.now()
     this.#requests.closeAll()
-    for (const link of [...this.#links]) link.link.close('BYE', '', nowMs)
+    for (const link of this.#links.slice()) link.link.close('BYE', '', nowMs)
     this.#alarm.set(null)
     for (const waiting of this.#registering.values())
       for (const settle of waiting) settle({ service: '', code: 'CLOSED', message: 'the node was closed' })
@@ -419,7 +419,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
     this.#deadlines.ring(nowMs, (entry) => this.#due(entry, nowMs))
     if (nowMs >= this.#nextTickMs) {
       this.#nextTickMs = nowMs + TICK_MS
-      for (const link of [...this.#links]) link.tick(nowMs)
+      for (const link of this.#links.slice()) link.tick(nowMs)
     }
     if (nowMs >= this.#nextSweepMs) {
       this.#nextSweepMs = nowMs + SWEEP_MS

@@ -32,13 +32,11 @@ export const nodeRuntime: Runtime = {
 }
 
 class NodeAlarm implements Alarm {
-  readonly #ring: (nowMs: number) => void
   readonly #fired: () => void
   #timer: NodeJS.Timeout | null = null
   #atMs = 0
 
   constructor(ring: (nowMs: number) => void) {
-    this.#ring = ring
     this.#fired = () => {
       this.#timer = null
       const nowMs = performance.now()
