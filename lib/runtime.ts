@@ -27,8 +27,11 @@ export interface Connection {
 
 /** What a connection tells; one listener per connection. */
 export interface StreamListener {
-  /** The bytes are the listener's from now on: it may keep views of them and write into them. */
-  received(bytes: Uint8Array, nowMs: number): void
+  /**
+   * Bytes came. The listener may write into them.
+   * @returns whether it keeps views of them; otherwise the memory may be read into again.
+   */
+  received(bytes: Uint8Array, nowMs: number): boolean
   /** All that was written has been taken. */
   drained(nowMs: number): void
   /** The connection is gone; nothing follows. `why` is for people. */

@@ -17,6 +17,7 @@ export interface BrokerLinkOwner {
   linkRelieved(link: BrokerLink, nowMs: number): void
   linkClosed(link: BrokerLink, code: ErrorCode, message: string, nowMs: number): void
   linkDirty(link: BrokerLink): void
+  linkSettled(nowMs: number): boolean
 }
 
 /** A broker's handle on one peer, node or broker: who it is, what it offers, what is in flight with it. */
@@ -106,6 +107,10 @@ export class BrokerLink implements LinkListener {
 
   dirty(): void {
     this.#owner.linkDirty(this)
+  }
+
+  settle(nowMs: number): boolean {
+    return this.#owner.linkSettled(nowMs)
   }
 
   /** Reads no more from a node that does not take what is sent to it. Nodes never pause, so this cannot lock up. */

@@ -41,6 +41,8 @@ import type { BrokerReport } from './report.ts'
 const TICK_MS = 50
 /** Expired requests are swept this often: the ends keep their own deadlines. */
 const SWEEP_MS = 250
+/** Bytes waiting on a link at which the end of a chunk flushes it. */
+const SETTLE_BYTES = 16_384
 
 export type BrokerEvent =
   | { type: 'linked'; peer: string; role: 'node' | 'broker' }
@@ -363,6 +365,20 @@ export class Broker implements BrokerLinkOwner {
     this.#dirty.push(link)
   }
 
+  /**
+   * A chunk has been handled. Links that have a good part of it waiting by reference are flushed at once, so that its
+   * memory is free again; small ones wait for the end of the turn, where many chunks leave in one write.
+   */
+  linkSettled(nowMs: number): boolean {
+    let held = false
+    for (const { link } of this.#dirty) {
+      if (!link.holdsReferences) continue
+      if (link.waitingBytes >= SETTLE_BYTES) link.flush(nowMs)
+      held ||= link.holdsReferences
+    }
+    return held
+  }
+
   #flush(nowMs: number): void {
     // A flush may close a link, which may make others dirty: they are appended and served in the same round.
     for (let index = 0; index < this.#dirty.length; index++) (this.#dirty[index] as BrokerLink).link.flush(nowMs)
@@ -406,4 +422,4 @@ export class Broker implements BrokerLinkOwner {
 }
 
 /** Listens to a connection that was not taken. */
-const REFUSED: StreamListener = { received: () => {}, drained: () => {}, lost: () => {} }
+const REFUSED: StreamListener = { received: () => false, drained: () => {}, lost: () => {} }

@@ -14,9 +14,12 @@ export class Frame {
   payload: Buffer = Buffer.alloc(0)
   payloadStart = 0
   payloadEnd = 0
+  /** Set by whoever keeps a view of the payload: the chunk's memory is then not read into again. */
+  kept = false
   /** The envelope's route; read for frames that have an envelope. */
   readonly route: Route = new Route()
 
+  /** The payload, valid until the listener returns. */
   payloadView(): Buffer {
     return this.payload.subarray(this.payloadStart, this.payloadEnd)
   }

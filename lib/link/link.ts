@@ -54,6 +54,11 @@ export interface LinkListener {
   closed(code: ErrorCode, message: string, nowMs: number): void
   /** Something was added that a flush should send before the turn ends. */
   dirty(): void
+  /**
+   * All frames of a chunk have been told.
+   * @returns whether views of it still wait to be sent on any link
+   */
+  settle(nowMs: number): boolean
 }
 
 export interface LinkOptions {
@@ -129,6 +134,10 @@ export class Link implements StreamListener {
   /** Bytes that wait to be taken by the system. */
   get waitingBytes(): number {
     return this.#queue?.bytes ?? 0
+  }
+
+  get holdsReferences(): boolean {
+    return this.#queue?.holdsReferences ?? false
   }
 
   /** Frames given to this link, and how many of them have been handed to the system. */
@@ -224,8 +233,9 @@ export class Link implements StreamListener {
 
   // --- what the connection tells
 
-  received(bytes: Uint8Array, nowMs: number): void {
-    if (this.closed) return
+  received(bytes: Uint8Array, nowMs: number): boolean {
+    if (this.closed) return false
+    this.#frame.kept = false
     this.#keepalive.heard(nowMs)
     const chunk = bytes as Buffer
     try {
@@ -234,6 +244,7 @@ export class Link implements StreamListener {
     } catch (error) {
       this.#refuse(error, nowMs)
     }
+    return this.#listener.settle(nowMs) || this.#frame.kept
   }
 
   drained(nowMs: number): void {

@@ -53,6 +53,8 @@ export class SendQueue {
   #slabs: Buffer[] = []
   /** Bytes of the write that the system has not taken yet. */
   #pendingBytes = 0
+  #readyReferences = false
+  #pendingReferences = false
   /** Frames added and frames handed to the connection: a frame never handed over has certainly not left. */
   framesAdded = 0
   framesWritten = 0
@@ -66,6 +68,11 @@ export class SendQueue {
   /** All bytes that wait, in the queue or in a write that the system has not taken. */
   get bytes(): number {
     return this.#pendingBytes + this.#readyBytes + this.#rawBytes + (this.#end - this.#recordStart)
+  }
+
+  /** Payloads that wait by reference, their memory being somebody else's. */
+  get holdsReferences(): boolean {
+    return this.#raw.length > 0 || this.#readyReferences || this.#pendingReferences
   }
 
   get writePending(): boolean {
@@ -127,12 +134,17 @@ export class SendQueue {
     this.#slabs = []
     if (taken) for (const slab of slabs) this.#pool.give(slab)
     // Slabs of a pending write are left to the collector: rare, and simpler than tracking them.
-    else this.#pendingBytes = bytes
+    else {
+      this.#pendingBytes = bytes
+      this.#pendingReferences = this.#readyReferences
+    }
+    this.#readyReferences = false
   }
 
   /** The system has taken everything that was written. */
   drained(): void {
     this.#pendingBytes = 0
+    this.#pendingReferences = false
   }
 
   /** Makes room for a frame in the current record, or begins the next one. */
@@ -169,6 +181,7 @@ export class SendQueue {
     writeRecordHeader(slab, start, sealedEnd - body, this.#rawBytes)
     if (this.#cipher.tagBytes > 0) this.#cipher.seal(slab, body, this.#end, slab.subarray(start, body))
     this.#ready.push(slab.subarray(start, sealedEnd))
+    if (this.#raw.length > 0) this.#readyReferences = true
     for (const payload of this.#raw) this.#ready.push(payload)
     this.#readyBytes += sealedEnd - start + this.#rawBytes
     this.#raw = []

@@ -95,4 +95,9 @@ export class NodeLink implements LinkListener {
   dirty(): void {
     this.#owner.linkDirty(this)
   }
+
+  /** Payloads that this node keeps are marked in their frame; it forwards nothing. */
+  settle(): boolean {
+    return false
+  }
 }

@@ -393,5 +393,7 @@ function failure(request: PendingRequest): AdaptnetError {
 const COPY_BYTES_MAX = 1_024
 export function keep(frame: Frame): Buffer {
   const view = frame.payloadView()
-  return view.length < COPY_BYTES_MAX ? Buffer.from(view) : view
+  if (view.length < COPY_BYTES_MAX) return Buffer.from(view)
+  frame.kept = true
+  return view
 }
