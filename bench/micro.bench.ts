@@ -18,7 +18,7 @@ import { RecordReader } from '../lib/link/record-reader.ts'
 import { SendQueue, SlabPool } from '../lib/link/send-queue.ts'
 import { Deadlines } from '../lib/node/deadlines.ts'
 import type { Due } from '../lib/node/deadlines.ts'
-import { Journal } from '../lib/node/journal.ts'
+import { SeenRequests } from '../lib/node/seen-requests.ts'
 import type { Connection } from '../lib/runtime.ts'
 
 const smoke = process.env['SMOKE'] !== undefined
@@ -117,7 +117,7 @@ group('broker', () => {
   const nobody = new BrokerLink({} as never, null, 0)
   nobody.peer = { addressBytes: parts.sender } as never
   const service = new Service('sha256', { bytes: 0 })
-  const offer = new Offer(nobody, service, 1_000)
+  const offer = new Offer(nobody, [service], 1_000)
   route.read(envelope, 0, envelope.length)
   measured('book a request and find its reply', () => {
     outstanding.add(envelope, 0, nobody, offer, 1)
@@ -126,12 +126,12 @@ group('broker', () => {
   const workers = Array.from({ length: 100 }, () => {
     const worker = new BrokerLink({} as never, null, 0)
     worker.link = { waitingBytes: 0 } as never
-    return new Offer(worker, service, 4)
+    return new Offer(worker, [service], 4)
   })
-  for (const worker of workers) service.listIdle(worker)
+  for (const worker of workers) worker.listIdle()
   measured('take the next of 100 idle workers', () => {
     const next = service.takeIdle()
-    if (next !== null) service.listIdle(next)
+    next?.listIdle()
     return next
   })
 })
@@ -143,13 +143,13 @@ group('node', () => {
     deadlines.set(due, 500)
     deadlines.clear(due)
   })
-  const journal = new Journal<object>()
+  const seen = new SeenRequests<object>()
   const requestId = Buffer.alloc(16)
   let counter = 0
-  measured('journal: find, begin, finish, forget', () => {
+  measured('seen requests: find, begin, finish, forget', () => {
     requestId.writeUInt32BE((counter += 1), 12)
-    journal.find('client/0a1b2c3d', requestId, 0, counter, 0)
-    journal.finish(journal.begin('client/0a1b2c3d', requestId, 0, 0, requestId), FrameType.REPLY, requestId)
+    seen.find('client/0a1b2c3d', requestId, 0, counter, 0)
+    seen.finish(seen.begin('client/0a1b2c3d', requestId, 0, 0, requestId), FrameType.REPLY, requestId)
   })
 })
 

@@ -35,6 +35,7 @@ export const FrameType = {
   REPLY: 2,
   REJECT: 3,
   CANCEL: 4,
+  ACKNOWLEDGE: 5,
   REGISTER: 16,
   UNREGISTER: 17,
   REGISTERED: 18,

@@ -36,6 +36,8 @@ export interface Hello {
 export interface Register {
   service: string
   concurrency: number
+  /** The journal in which this worker keeps completions; '' for none. */
+  journal: string
 }
 
 export interface Registered {

@@ -1,7 +1,8 @@
 import { asBuffer, codec } from './avro.ts'
 import type { Codec } from './avro.ts'
-import { HEADERS_MAX, ID_BYTES, RETRY_COUNT_MAX, TIME_TO_LIVE_MS_MAX } from './constants.ts'
+import { HEADERS_MAX, ID_BYTES, RETRY_COUNT_MAX, SESSION_BYTES, TIME_TO_LIVE_MS_MAX } from './constants.ts'
 import { AdaptnetError } from './errors.ts'
+import { readU32 } from './frame.ts'
 import type { Route } from './route.ts'
 import { ENVELOPE_SCHEMA } from './schemas.ts'
 
@@ -165,4 +166,9 @@ export function readEnvelopeEnd(bytes: Buffer, route: Route, end: number): Envel
   // Headers are rare: the common end is one zero byte, and only the others pay for Avro.
   if (bytes[at] === 0 && at < end) return { watermark, delivery, headers: NO_HEADERS }
   return { watermark, delivery, headers: decodeEnvelope(bytes.subarray(route.idStart, end)).headers }
+}
+
+/** The counter of an id as a number: a node counts from 1, so it stays far below 2^53. */
+export function counterAt(bytes: Uint8Array, idStart: number): number {
+  return readU32(bytes, idStart + SESSION_BYTES) * 2 ** 32 + readU32(bytes, idStart + SESSION_BYTES + 4)
 }

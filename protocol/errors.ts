@@ -74,6 +74,11 @@ export const ErrorTable = {
   CANCELLED: { number: 71, scope: 'request', meaning: 'The caller cancelled the request.' },
   TOO_LARGE: { number: 72, scope: 'request', meaning: 'The payload or the envelope is above the limit.' },
   REJECTED: { number: 73, scope: 'request', meaning: 'The request breaks a rule; a retry would not help.' },
+  UNCERTAIN: {
+    number: 74,
+    scope: 'request',
+    meaning: 'An earlier run of this request began and its end is not known; it is not run again.',
+  },
   NOT_SENT: { number: null, scope: 'local', meaning: 'No broker could be reached in time; nothing left this node.' },
   UNKNOWN: {
     number: null,

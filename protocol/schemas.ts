@@ -120,6 +120,7 @@ export const REGISTER_SCHEMA: object = {
   fields: [
     { name: 'service', type: 'string' },
     { name: 'concurrency', type: 'int' },
+    { name: 'journal', type: 'string' },
   ],
 }
 

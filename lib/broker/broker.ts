@@ -43,6 +43,7 @@ const TICK_MS = 50
 const SWEEP_MS = 250
 /** Bytes waiting on a link at which the end of a chunk flushes it. */
 const SETTLE_BYTES = 16_384
+const JOURNAL = /^[a-z0-9]{0,32}$/
 
 export type BrokerEvent =
   | { type: 'linked'; peer: string; role: 'node' | 'broker' }
@@ -73,6 +74,8 @@ export class Broker implements BrokerLinkOwner {
   readonly #instance: Uint8Array
   readonly #pool: SlabPool = new SlabPool()
   readonly #links = new Set<BrokerLink>()
+  /** The nodes that are linked, by address. */
+  readonly #nodes = new Map<string, BrokerLink>()
   /** Links whose handshake is not done, oldest first. */
   readonly #pending = new Set<BrokerLink>()
   readonly #dirty: BrokerLink[] = []
@@ -105,7 +108,8 @@ export class Broker implements BrokerLinkOwner {
       answers: new Answers(Buffer.from(this.address, 'latin1'), runtime.random(8)),
       counters: this.counters,
       seed: readU32(runtime.random(4), 0),
-      reserved: (service) => this.#answerReserved(service),
+      reserved: (service, payload) => this.#answerReserved(service, payload),
+      linkOf: (address) => this.#nodes.get(address),
     })
     this.#candidates = new Candidates(() => readU32(runtime.random(4), 0) / 2 ** 32)
     for (const { host, port } of options.peers) this.#candidates.add(host, port, true, this.#startedMs)
@@ -208,8 +212,16 @@ export class Broker implements BrokerLinkOwner {
     return null
   }
 
-  #answerReserved(service: string): Buffer | null {
-    return service === '$broker.status' ? Buffer.from(JSON.stringify(this.report())) : null
+  /** Questions to the broker itself (SPEC 6.7), answered as JSON. */
+  #answerReserved(service: string, payload: Buffer): Buffer | null {
+    switch (service) {
+      case '$broker.status':
+        return Buffer.from(JSON.stringify(this.report()))
+      case '$broker.journals':
+        return Buffer.from(JSON.stringify(this.#forward.journalsOf(payload.toString('latin1'))))
+      default:
+        return null
+    }
   }
 
   // --- links
@@ -267,6 +279,7 @@ export class Broker implements BrokerLinkOwner {
     this.#pending.delete(link)
     this.counters.linksOpened += 1
     if (link.isBroker && !this.#openBroker(link, nowMs)) return
+    if (!link.isBroker) this.#nodes.set(link.address, link)
     this.events.publish({ type: 'linked', peer: link.address, role: link.isBroker ? 'broker' : 'node' })
     link.link.sendControl(FrameType.BROKERS, encodeBrokers(this.#peers.list()))
     if (this.#state === 'draining') link.link.leave('DRAINING')
@@ -314,7 +327,8 @@ export class Broker implements BrokerLinkOwner {
 
   #register(link: BrokerLink, frame: Frame, nowMs: number): void {
     link.expectNode()
-    const { service, concurrency } = decodeRegister(frame.payloadView())
+    const { service, concurrency, journal } = decodeRegister(frame.payloadView())
+    if (!JOURNAL.test(journal)) throw new AdaptnetError('FRAME_MALFORMED', 'REGISTER: the journal is not one')
     const answer = (code: ErrorCode, message: string): void =>
       link.link.sendControl(FrameType.REGISTERED, encodeRegistered({ service, code, message }))
     if (link.peer === null || !mayServe(link.peer.certificate, service))
@@ -323,7 +337,7 @@ export class Broker implements BrokerLinkOwner {
       throw new AdaptnetError('LIMIT_EXCEEDED', `more than ${SERVICES_PER_LINK_MAX} services on one link`)
     if (link.link.draining) return answer('DRAINING', '')
     const places = Math.min(Math.max(1, concurrency), CONCURRENCY_MAX)
-    this.#forward.offer(link, service, places, nowMs)
+    this.#forward.offer(link, service, journal, places, nowMs)
     this.events.publish({ type: 'serving', peer: link.address, service, concurrency: places })
     answer('BYE', '')
   }
@@ -344,6 +358,7 @@ export class Broker implements BrokerLinkOwner {
     this.#links.delete(link)
     const wasPending = this.#pending.delete(link)
     this.#forward.linkClosed(link)
+    if (this.#nodes.get(link.address) === link) this.#nodes.delete(link.address)
     const { candidate } = link
     if (candidate !== null) {
       if (code === 'DUPLICATE_LINK') this.#candidates.alias(candidate, nowMs)

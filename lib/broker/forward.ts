@@ -11,6 +11,8 @@ import { Offer, Service } from './services.ts'
 import type { QueueBudget, WaitingRequest } from './services.ts'
 
 const NONE = -1
+/** Divides a service from the journal that an exactly-once request is bound to, in the receiver (SPEC 6.6). */
+export const PIN = '#'
 /** What a BUSY suggests: about as long as a queue's turn takes, spread by the caller's own jitter. */
 const BUSY_RETRY_AFTER_MS = 50
 /** A worker silent for this long is not given a retry of a request that it has: another one is tried. */
@@ -21,7 +23,9 @@ export interface ForwardOptions {
   counters: Counters
   seed: number
   /** Answers a request to a reserved service (`$broker...`); null when there is none of that name. */
-  reserved: (service: string) => Buffer | null
+  reserved: (service: string, payload: Buffer) => Buffer | null
+  /** The link of the node with this address. */
+  linkOf: (address: string) => BrokerLink | undefined
 }
 
 /**
@@ -35,7 +39,8 @@ export class Forward {
   readonly queues: QueueBudget = { bytes: 0 }
   readonly #answers: Answers
   readonly #counters: Counters
-  readonly #reserved: (service: string) => Buffer | null
+  readonly #reserved: ForwardOptions['reserved']
+  readonly #linkOf: ForwardOptions['linkOf']
   /** For requests out of a queue: the route of the frame at hand must stay as it is. */
   readonly #waitingRoute: Route = new Route()
   draining = false
@@ -45,6 +50,7 @@ export class Forward {
     this.#answers = options.answers
     this.#counters = options.counters
     this.#reserved = options.reserved
+    this.#linkOf = options.linkOf
   }
 
   /** Requests that wait in any queue. */
@@ -61,6 +67,7 @@ export class Forward {
     link.expectNode()
     if (frame.type === FrameType.REQUEST) this.#request(link, frame, route, nowMs)
     else if (frame.type === FrameType.CANCEL) this.#cancel(link, frame, route)
+    else if (frame.type === FrameType.ACKNOWLEDGE) this.#acknowledge(frame, route)
     else this.#answer(link, frame, route, nowMs)
   }
 
@@ -91,7 +98,8 @@ export class Forward {
     )
       return last
     const name = frame.envelope.toString('latin1', route.receiverStart, route.receiverEnd)
-    if (!client.mayCall(name)) {
+    const pin = name.indexOf(PIN)
+    if (!client.mayCall(pin < 0 ? name : name.slice(0, pin))) {
       this.#reject(client, frame, 'NOT_PERMITTED', `the certificate does not name ${printable(name)} for calling`)
       return null
     }
@@ -109,7 +117,7 @@ export class Forward {
   }
 
   #answerReserved(client: BrokerLink, frame: Frame, name: string): void {
-    const payload = this.#reserved(name)
+    const payload = this.#reserved(name, frame.payloadView())
     if (payload === null)
       return this.#reject(client, frame, 'NO_WORKER', `there is no reserved service ${printable(name)}`)
     const { idStart } = frame.route
@@ -145,7 +153,7 @@ export class Forward {
       offer.outstanding += 1
       this.#counters.forwarded += 1
     }
-    offer.service.listIdle(offer)
+    offer.listIdle()
     return booked
   }
 
@@ -168,7 +176,7 @@ export class Forward {
       if (offer === null) return
       const waiting = service.dequeue() as WaitingRequest
       waiting.client.requests -= 1
-      if (!this.#dispatchWaiting(waiting, offer, nowMs)) service.listIdle(offer)
+      if (!this.#dispatchWaiting(waiting, offer, nowMs)) offer.listIdle()
     }
   }
 
@@ -202,7 +210,7 @@ export class Forward {
 
   /** A worker can take bytes again. */
   relieved(worker: BrokerLink, nowMs: number): void {
-    for (const { service } of worker.offers.values()) if (service.queued > 0) this.dispatchQueue(service, nowMs)
+    for (const offer of worker.offers.values()) this.#dispatchQueues(offer, nowMs)
   }
 
   #cancel(client: BrokerLink, frame: Frame, route: Route): void {
@@ -222,6 +230,12 @@ export class Forward {
     }
   }
 
+  /** For a worker by its address, not by a service; one that is not linked here is told by its session's lease. */
+  #acknowledge(frame: Frame, route: Route): void {
+    const worker = this.#linkOf(frame.envelope.toString('latin1', route.receiverStart, route.receiverEnd))
+    if (worker !== undefined) send(worker, frame)
+  }
+
   // --- worker to client
 
   /** A REPLY or a REJECT of a worker. Anything that answers no request of that client at that worker is dropped. */
@@ -239,11 +253,15 @@ export class Forward {
       return
     }
     const client = outstanding.clientAt(slot)
-    const { service } = this.#release(slot)
+    const offer = this.#release(slot)
     this.#counters.replies += 1
     send(client, frame)
     client.pauseIfCongested()
-    if (service.queued > 0) this.dispatchQueue(service, nowMs)
+    this.#dispatchQueues(offer, nowMs)
+  }
+
+  #dispatchQueues(offer: Offer, nowMs: number): void {
+    for (const { service } of offer.listings) if (service.queued > 0) this.dispatchQueue(service, nowMs)
   }
 
   /** Forgets a request in flight and gives its worker's place free. */
@@ -253,27 +271,49 @@ export class Forward {
     this.outstanding.remove(slot)
     offer.worker.work -= 1
     offer.outstanding -= 1
-    offer.service.listIdle(offer)
+    offer.listIdle()
     return offer
   }
 
   // --- offers
 
-  offer(worker: BrokerLink, name: string, concurrency: number, nowMs: number): void {
+  /** A worker offers a service, and keeps the completions of exactly-once requests in `journal` ('' for nowhere). */
+  offer(worker: BrokerLink, name: string, journal: string, concurrency: number, nowMs: number): void {
+    let offer = worker.offers.get(name)
+    if (offer === undefined) {
+      const names = journal === '' ? [name] : [name, name + PIN + journal]
+      offer = new Offer(
+        worker,
+        names.map((listed) => this.#serviceOf(listed)),
+        concurrency,
+      )
+      worker.offers.set(name, offer)
+      for (const { service } of offer.listings) service.offers.add(offer)
+    }
+    offer.concurrency = concurrency
+    offer.listIdle()
+    this.#dispatchQueues(offer, nowMs)
+  }
+
+  #serviceOf(name: string): Service {
     let service = this.services.get(name)
     if (service === undefined) {
       service = new Service(name, this.queues)
       this.services.set(name, service)
     }
-    let offer = worker.offers.get(name)
-    if (offer === undefined) {
-      offer = new Offer(worker, service, concurrency)
-      worker.offers.set(name, offer)
-      service.offers.add(offer)
-    }
-    offer.concurrency = concurrency
-    service.listIdle(offer)
-    this.dispatchQueue(service, nowMs)
+    return service
+  }
+
+  /** The journals that the workers of a service keep, each with the number of its workers. */
+  journalsOf(name: string): { journal: string; workers: number }[] {
+    const rows = new Map<string, number>()
+    for (const { listings } of this.services.get(name)?.offers ?? [])
+      for (const { service } of listings)
+        if (service.name !== name) {
+          const journal = service.name.slice(name.length + PIN.length)
+          rows.set(journal, service.offers.size)
+        }
+    return [...rows].map(([journal, workers]) => ({ journal, workers }))
   }
 
   /** The worker takes nothing new of this service; what it has it may finish. */
@@ -282,24 +322,27 @@ export class Forward {
     if (offer === undefined) return
     offer.withdrawn = true
     worker.offers.delete(name)
-    const { service } = offer
-    service.offers.delete(offer)
-    if (service.offers.size > 0) return
-    this.services.delete(name)
+    for (const { service } of offer.listings) {
+      service.offers.delete(offer)
+      if (service.offers.size === 0) this.#removeService(service)
+    }
+  }
+
+  #removeService(service: Service): void {
+    this.services.delete(service.name)
     for (const waiting of service.filterQueue(() => true)) {
       waiting.client.requests -= 1
-      this.#rejectId(
-        waiting.client,
-        waiting.bytes.subarray(0, ID_BYTES),
-        'NO_WORKER',
-        `the last worker of ${name} left`,
-      )
+      const why = `the last worker of ${service.name} left`
+      this.#rejectId(waiting.client, waiting.bytes.subarray(0, ID_BYTES), 'NO_WORKER', why)
     }
   }
 
   // --- ends
 
-  /** A link is gone: its work is reported lost, its own requests are forgotten (their replies have nowhere to go). */
+  /**
+   * A link is gone: its work is reported lost. Its own requests stay where they run, because a worker's place is free
+   * when the worker has answered, not when nobody waits any more; those that wait are forgotten by the next sweep.
+   */
   linkClosed(link: BrokerLink): void {
     for (const name of link.offers.keys()) this.withdraw(link, name)
     if (link.work > 0)
@@ -312,11 +355,6 @@ export class Forward {
           this.#release(slot)
           this.#rejectId(client, id, 'WORKER_LOST', `the link of ${link.address} broke`)
         },
-      )
-    if (link.requests > 0)
-      this.outstanding.forEach(
-        (client) => client === link,
-        (slot) => this.#release(slot),
       )
   }
 

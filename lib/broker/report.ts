@@ -1,5 +1,6 @@
 import type { BrokerLink } from './broker-link.ts'
 import type { Counters } from './counters.ts'
+import { PIN } from './forward.ts'
 import type { Forward } from './forward.ts'
 
 /** How many links and services a report names; the totals are always whole. */
@@ -23,7 +24,9 @@ export interface BrokerReport {
 }
 
 export function reportServices(forward: Forward): BrokerReport['services'] {
-  return [...forward.services.values()].slice(0, ROWS_MAX).map((service) => {
+  // A service bound to a journal is the same workers again.
+  const services = [...forward.services.values()].filter((service) => !service.name.includes(PIN))
+  return services.slice(0, ROWS_MAX).map((service) => {
     let concurrency = 0
     let outstanding = 0
     for (const offer of service.offers) {

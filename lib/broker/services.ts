@@ -1,26 +1,40 @@
 import { QUEUE_BYTES_MAX, QUEUE_REQUESTS_MAX } from '../../protocol/constants.ts'
 import type { BrokerLink } from './broker-link.ts'
 
-/** One worker's offer to serve one service, with its announced concurrency. */
+/**
+ * One worker's offer to serve one service, with its announced concurrency. It stands in the list of the service, and in
+ * that of the service bound to the worker's journal: both draw on the same places.
+ */
 export class Offer {
   readonly worker: BrokerLink
-  readonly service: Service
+  readonly listings: readonly Listing[]
   concurrency: number
   outstanding = 0
   /** The worker has withdrawn it or is gone; what it still runs may be answered. */
   withdrawn = false
-  nextIdle: Offer | null = null
-  listedIdle = false
 
-  constructor(worker: BrokerLink, service: Service, concurrency: number) {
+  constructor(worker: BrokerLink, services: readonly Service[], concurrency: number) {
     this.worker = worker
-    this.service = service
     this.concurrency = concurrency
+    this.listings = services.map((service) => ({ offer: this, service, next: null, listed: false }))
   }
 
   get idle(): boolean {
     return !this.withdrawn && this.outstanding < this.concurrency
   }
+
+  /** Puts the offer last among the idle ones, wherever it is not. */
+  listIdle(): void {
+    if (this.idle) for (const listing of this.listings) listing.service.listIdle(listing)
+  }
+}
+
+/** An offer's place in one service's list of idle offers. */
+export interface Listing {
+  readonly offer: Offer
+  readonly service: Service
+  next: Listing | null
+  listed: boolean
 }
 
 /** A request that waits for a worker. Copied: a view of it would pin the whole chunk in which it came. */
@@ -47,8 +61,8 @@ export class Service {
   readonly name: string
   readonly nameBytes: Buffer
   readonly offers: Set<Offer> = new Set()
-  #firstIdle: Offer | null = null
-  #lastIdle: Offer | null = null
+  #firstIdle: Listing | null = null
+  #lastIdle: Listing | null = null
   #waiting: WaitingRequest[] = []
   #waitingFrom = 0
   readonly #budget: QueueBudget
@@ -65,32 +79,29 @@ export class Service {
 
   /** The next idle worker that can take bytes now, or null. The caller counts the request with `offer.outstanding`. */
   takeIdle(): Offer | null {
-    let first: Offer | null = null
+    let first: Listing | null = null
     for (;;) {
-      const offer = this.#firstIdle
-      if (offer === null || offer === first) return null
-      this.#firstIdle = offer.nextIdle
+      const listing = this.#firstIdle
+      if (listing === null || listing === first) return null
+      this.#firstIdle = listing.next
       if (this.#firstIdle === null) this.#lastIdle = null
-      offer.nextIdle = null
-      offer.listedIdle = false
-      if (!offer.idle) continue
-      if (offer.worker.congested) {
-        // Put back: it is idle, only its link is not; `first` ends the round.
-        first ??= offer
-        this.listIdle(offer)
-        continue
-      }
-      return offer
+      listing.next = null
+      listing.listed = false
+      // An offer that was taken through its other list may be busy here: it comes back when it is idle.
+      if (!listing.offer.idle) continue
+      if (!listing.offer.worker.congested) return listing.offer
+      // Put back: it is idle, only its link is not; `first` ends the round.
+      first ??= listing
+      this.listIdle(listing)
     }
   }
 
-  /** Puts an offer last in the list of idle ones, if it is idle and not there. */
-  listIdle(offer: Offer): void {
-    if (offer.listedIdle || !offer.idle) return
-    offer.listedIdle = true
-    if (this.#lastIdle === null) this.#firstIdle = offer
-    else this.#lastIdle.nextIdle = offer
-    this.#lastIdle = offer
+  listIdle(listing: Listing): void {
+    if (listing.listed) return
+    listing.listed = true
+    if (this.#lastIdle === null) this.#firstIdle = listing
+    else this.#lastIdle.next = listing
+    this.#lastIdle = listing
   }
 
   /** Queues a request; false when the service's or the broker's queue is full. */

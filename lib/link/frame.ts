@@ -1,5 +1,8 @@
 import { Route } from '../../protocol/route.ts'
 
+/** Payloads up to this size are copied when they are kept: a view would keep the whole chunk alive that they came in. */
+const COPY_BYTES_MAX = 1_024
+
 /**
  * One received frame, as positions in the bytes of its record. There is one Frame per link, written anew for each frame:
  * whoever wants to keep something copies it, or keeps a view of the bytes, before the listener returns.
@@ -22,5 +25,13 @@ export class Frame {
   /** The payload, valid until the listener returns. */
   payloadView(): Buffer {
     return this.payload.subarray(this.payloadStart, this.payloadEnd)
+  }
+
+  /** The payload, valid for as long as it is held. */
+  keepPayload(): Buffer {
+    const view = this.payloadView()
+    if (view.length < COPY_BYTES_MAX) return Buffer.from(view)
+    this.kept = true
+    return view
   }
 }

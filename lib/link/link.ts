@@ -353,7 +353,7 @@ export class Link implements StreamListener {
   }
 
   #onFrame(frame: Frame, nowMs: number): void {
-    if (frame.type <= FrameType.CANCEL) {
+    if (frame.type <= FrameType.ACKNOWLEDGE) {
       if (this.#state.name !== 'open') throw unexpected(frame)
       if (!frame.route.read(frame.envelope, frame.envelopeStart, frame.envelopeEnd))
         throw new AdaptnetError('ENVELOPE_MALFORMED')

@@ -1,8 +1,12 @@
+import { PAYLOAD_BYTES_MAX, SESSION_BYTES } from '../../protocol/constants.ts'
+import { encodeReject } from '../../protocol/control.ts'
+import { counterAt } from '../../protocol/envelope.ts'
 import type { Header } from '../../protocol/envelope.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import type { Due } from './deadlines.ts'
-import type { JournalRecord } from './journal.ts'
+import type { Completion, CompletionJournal, CompletionKey } from './completion-journal.ts'
 import type { NodeLink } from './node-link.ts'
+import type { SeenRequest } from './seen-requests.ts'
 import type { ServedService } from './worker.ts'
 
 /** A request as a handler sees it. */
@@ -23,10 +27,19 @@ export interface ServedRequest {
   readonly headers: readonly Header[]
   /** Aborted when the caller cancels and when the time is over. */
   readonly signal: AbortSignal
+  /**
+   * Records the reply of an exactly-once request in the journal, as part of `transaction`: of one of the journal's own
+   * kind, in which the handler has made its effect. The reply is sent when the handler ends; what it returns is not.
+   * @throws AdaptnetError ALREADY_EXISTS: another run has completed it. Let the transaction roll back, and throw it on.
+   */
+  complete(reply: Uint8Array | string, transaction?: unknown): Promise<void>
 }
 
+/** What a handler returns; nothing, when it has called `request.complete`. */
+export type Answer = Uint8Array | string | void
+
 /** Answers with bytes or text; what it throws goes to the caller as WORKER_ERROR. */
-export type Handler = (request: ServedRequest) => Uint8Array | string | Promise<Uint8Array | string>
+export type Handler = (request: ServedRequest) => Answer | Promise<Answer>
 
 /** One request that runs or waits to run here. The answer goes by the link that the latest attempt came by. */
 export class Execution implements Due, ServedRequest {
@@ -46,7 +59,11 @@ export class Execution implements Due, ServedRequest {
   readonly #clock: () => number
   retryCount: number
   link: NodeLink
-  record: JournalRecord<Execution> | null = null
+  seen: SeenRequest<Execution> | null = null
+  /** Where its completion is kept, for exactly-once. */
+  readonly journal: CompletionJournal | null
+  /** What the handler itself has recorded. */
+  completion: Completion | null = null
   started = false
   #aborting: AbortController | null = null
   #aborted: AdaptnetError | null = null
@@ -63,6 +80,7 @@ export class Execution implements Due, ServedRequest {
     headers: readonly Header[]
     deadlineMs: number
     clock: () => number
+    journal: CompletionJournal | null
   }) {
     this.served = options.served
     this.link = options.link
@@ -75,6 +93,7 @@ export class Execution implements Due, ServedRequest {
     this.headers = options.headers
     this.deadlineMs = options.deadlineMs
     this.#clock = options.clock
+    this.journal = options.journal
   }
 
   get service(): string {
@@ -87,6 +106,17 @@ export class Execution implements Due, ServedRequest {
 
   get timeToLiveMs(): number {
     return Math.max(0, this.deadlineMs - this.#clock())
+  }
+
+  get key(): CompletionKey {
+    const session = this.idBytes.toString('hex', 0, SESSION_BYTES)
+    return { client: `${this.sender}/${session}`, counter: counterAt(this.idBytes, 0) }
+  }
+
+  async complete(reply: Uint8Array | string, transaction?: unknown): Promise<void> {
+    const completion: Completion = { kind: 'reply', payload: toPayload(reply) }
+    await this.journal?.complete(this.key, completion, transaction)
+    this.completion = completion
   }
 
   /** Made when asked for: a controller costs more than most of what a request needs. */
@@ -102,4 +132,29 @@ export class Execution implements Due, ServedRequest {
     this.#aborted ??= new AdaptnetError(code)
     this.#aborting?.abort(this.#aborted)
   }
+}
+
+/** Bytes or text as a payload. @throws AdaptnetError INVALID_ARGUMENT, TOO_LARGE */
+export function toPayload(value: unknown): Buffer {
+  const payload =
+    typeof value === 'string'
+      ? Buffer.from(value)
+      : Buffer.isBuffer(value)
+        ? value
+        : value instanceof Uint8Array
+          ? Buffer.from(value.buffer, value.byteOffset, value.byteLength)
+          : null
+  if (payload === null) throw new AdaptnetError('INVALID_ARGUMENT', 'a payload is a Uint8Array or a string')
+  if (payload.length > PAYLOAD_BYTES_MAX)
+    throw new AdaptnetError('TOO_LARGE', `payload of ${payload.length} bytes exceeds ${PAYLOAD_BYTES_MAX}`)
+  return payload
+}
+
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}
+
+/** The payload of the REJECT that tells a caller why its handler failed. */
+export function workerError(message: string): Buffer {
+  return encodeReject({ code: 'WORKER_ERROR', message, retryAfterMs: 0 })
 }

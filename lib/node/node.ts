@@ -1,37 +1,38 @@
-import { FrameType, INSTANCE_BYTES, Mode, PAYLOAD_BYTES_MAX, Role, SESSION_BYTES } from '../../protocol/constants.ts'
-import type { Certificate } from '../../protocol/certificate.ts'
+import { FrameType, INSTANCE_BYTES, Mode, SESSION_BYTES } from '../../protocol/constants.ts'
 import { addressOf, decodeBrokers, decodeRegistered, encodeRegister } from '../../protocol/control.ts'
-import type { BrokerEntry, Hello, Registered } from '../../protocol/control.ts'
+import type { BrokerEntry, Registered } from '../../protocol/control.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import type { ErrorCode } from '../../protocol/errors.ts'
-import { Candidates } from '../discovery/candidates.ts'
-import type { Candidate } from '../discovery/candidates.ts'
-import { verifyCertificate } from '../identity/certificate.ts'
+import type { HistoryEvent, HistorySink } from '../history.ts'
 import type { Identity } from '../identity/identity.ts'
 import type { Frame } from '../link/frame.ts'
-import { Link } from '../link/link.ts'
-import { SlabPool } from '../link/send-queue.ts'
-import type { Alarm, Connection, Runtime, StreamListener } from '../runtime.ts'
+import type { Alarm, Runtime } from '../runtime.ts'
 import { StatusFeed } from '../status.ts'
+import { AttemptWriter } from './attempt-writer.ts'
+import { BrokerLinks } from './broker-links.ts'
 import { seededChance } from './chance.ts'
 import { Deadlines } from './deadlines.ts'
 import type { Due } from './deadlines.ts'
-import { Execution } from './execution.ts'
+import { Execution, toPayload } from './execution.ts'
 import type { Handler } from './execution.ts'
-import { NodeLink } from './node-link.ts'
-import type { NodeLinkOwner } from './node-link.ts'
-import { planRequest, planServe, checkService } from './options.ts'
+import { MemoryJournal } from './memory-journal.ts'
+import type { NodeLink, NodeLinkOwner } from './node-link.ts'
+import { checkService, planRequest, planServe } from './options.ts'
 import type { RequestOptions, ServeOptions } from './options.ts'
 import { PendingRequest } from './pending-request.ts'
 import type { Reply } from './pending-request.ts'
 import { Requests } from './requests.ts'
 import type { RequestCounters } from './requests.ts'
-import { Worker, toPayload } from './worker.ts'
+import { RetryBudget } from './retry-budget.ts'
+import { Worker } from './worker.ts'
 import type { WorkerCounters } from './worker.ts'
 
 /** How often silence and waiting dials are looked at. */
 const TICK_MS = 50
 const SWEEP_MS = 10_000
+/** A node without requests for this long tells workers that it waits for nothing. */
+const IDLE_MS = 500
+const JOURNAL_ID_BYTES = 8
 const OUTSTANDING_MAX_DEFAULT = 16_384
 const OUTSTANDING_BYTES_MAX_DEFAULT = 256 * 1_048_576
 
@@ -52,6 +53,10 @@ export interface NodeOptions {
   outstandingMax?: number
   /** Payload bytes of them. Default 256 MiB. */
   outstandingBytesMax?: number
+  /** Gets a line for everything that happens to a request, for judging it afterwards. */
+  history?: HistorySink
+  /** Called when the node has closed. */
+  closed?: () => void
 }
 
 /** A service being served; close it to stop taking requests. */
@@ -66,7 +71,8 @@ export interface NodeReport {
   links: { broker: string; roundTripMs: number | null; requests: number; work: number }[]
   outstanding: number
   outstandingBytes: number
-  journal: { records: number; bytes: number }
+  /** Requests that this node remembers as a worker, and the bytes of their answers. */
+  seen: { records: number; bytes: number }
   requests: RequestCounters
   work: WorkerCounters
 }
@@ -79,60 +85,76 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
   /** `name/instance`. */
   readonly address: string
   readonly events: StatusFeed<NodeEvent> = new StatusFeed()
-  readonly #options: NodeOptions
   readonly #runtime: Runtime
-  readonly #instance: Uint8Array
-  readonly #pool: SlabPool = new SlabPool()
-  readonly #links: NodeLink[] = []
-  readonly #dirty: NodeLink[] = []
-  readonly #candidates: Candidates
+  readonly #onClosed: () => void
+  readonly #links: BrokerLinks
   readonly #deadlines: Deadlines
+  readonly #writer: AttemptWriter
   readonly #requests: Requests
   readonly #worker: Worker
+  /** For services that are served without a journal of their own. */
+  readonly #journal: MemoryJournal
   readonly #alarm: Alarm
-  readonly #askFlush: () => void
   /** Who waits for a service to be registered: settled by the first broker that answers. */
   readonly #registering = new Map<string, ((answer: Registered) => void)[]>()
   /** When the alarm rings next. */
   #alarmMs = Infinity
   #nextTickMs = 0
   #nextSweepMs = 0
+  /** Since when no request is out. */
+  #idleSinceMs: number | null = null
   /** `draining`: finishing what was asked and what runs. `leaving`: waiting for each broker's last word. */
   #state: 'open' | 'draining' | 'leaving' | 'closed' = 'open'
   #drained: (() => void) | null = null
 
   constructor(options: NodeOptions) {
     const { runtime, identity } = options
-    this.#options = options
     this.#runtime = runtime
-    this.#instance = Buffer.from(runtime.random(INSTANCE_BYTES))
-    this.address = addressOf(identity.name, this.#instance)
+    this.#onClosed = options.closed ?? (() => {})
+    const instance = Buffer.from(runtime.random(INSTANCE_BYTES))
+    this.address = addressOf(identity.name, instance)
     const nowMs = runtime.now()
     const chance = seededChance(runtime.random(4))
     const session = Buffer.from(runtime.random(SESSION_BYTES))
-    const sender = Buffer.from(this.address, 'latin1')
+    const writer = new AttemptWriter(session, Buffer.from(this.address, 'latin1'))
+    const clock = (): number => runtime.now()
+    const history = this.#historyOf(options.history)
+    this.#writer = writer
     this.#deadlines = new Deadlines(nowMs)
+    this.#links = new BrokerLinks(
+      {
+        runtime,
+        identity,
+        mode: options.mode,
+        instance,
+        brokers: options.brokers,
+        chance,
+        owner: this,
+        unreachable: (remote, code, message) => this.events.publish({ type: 'refused', remote, code, message }),
+      },
+      () => this.#checkDrained(),
+    )
     this.#requests = new Requests({
-      session,
-      sender,
-      links: this.#links,
+      writer,
+      links: this.#links.list,
       deadlines: this.#deadlines,
+      budget: new RetryBudget(nowMs),
       chance,
+      clock,
+      askJournals: (service) => this.#askJournals(service),
+      history,
       outstandingMax: options.outstandingMax ?? OUTSTANDING_MAX_DEFAULT,
       outstandingBytesMax: options.outstandingBytesMax ?? OUTSTANDING_BYTES_MAX_DEFAULT,
     })
     this.#worker = new Worker({
-      session,
-      sender,
-      links: this.#links,
+      writer,
+      links: this.#links.list,
       deadlines: this.#deadlines,
-      clock: () => runtime.now(),
-      nextCounter: () => this.#requests.nextCounter(),
+      clock,
       ended: () => this.#checkDrained(),
+      history,
     })
-    this.#candidates = new Candidates(chance)
-    for (const { host, port } of options.brokers) this.#candidates.add(host, port, true, nowMs)
-    this.#askFlush = runtime.endOfTurn((at) => this.#flush(at))
+    this.#journal = new MemoryJournal({ id: Buffer.from(runtime.random(JOURNAL_ID_BYTES)).toString('hex'), clock })
     this.#alarm = runtime.alarm((at) => this.#ring(at))
     this.#ring(nowMs)
   }
@@ -153,7 +175,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
     const { promise, request } = this.#requests.call(service, toPayload(payload), plan, nowMs)
     this.#wakeFor(request)
     if (plan.signal !== null) {
-      request.onAbort = () => this.#requests.cancel(request, this.#runtime.now())
+      request.onAbort = () => this.#requests.cancel(request)
       plan.signal.addEventListener('abort', request.onAbort)
     }
     return promise
@@ -168,10 +190,11 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
     this.#expectOpen()
     if (this.#worker.services.has(service))
       throw new AdaptnetError('INVALID_ARGUMENT', `${service} is served by this node already`)
-    this.#worker.serve(service, handler, concurrency)
+    const journal = options?.journal ?? this.#journal
+    this.#worker.serve({ name: service, handler, concurrency, journal, transactional: options?.transactional ?? false })
     const answer = await new Promise<Registered>((resolve) => {
       this.#registering.set(service, [...(this.#registering.get(service) ?? []), resolve])
-      for (const link of this.#links) if (link.usable) this.#register(link, service, concurrency)
+      for (const link of this.#links.list) if (link.usable) this.#register(link, service)
     })
     if (answer.code !== 'BYE') {
       this.#unserve(service)
@@ -204,12 +227,13 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
     this.#state = 'closed'
     const nowMs = this.#runtime.now()
     this.#requests.closeAll()
-    for (const link of this.#links.slice()) link.link.close('BYE', '', nowMs)
+    this.#links.close(nowMs)
     this.#alarm.set(null)
     for (const waiting of this.#registering.values())
       for (const settle of waiting) settle({ service: '', code: 'CLOSED', message: 'the node was closed' })
     this.#drained?.()
     this.events.end()
+    this.#onClosed()
     return Promise.resolve()
   }
 
@@ -219,14 +243,15 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
 
   /** Addresses of the brokers that are linked now. */
   get brokers(): string[] {
-    return this.#links.filter((link) => link.link.open).map((link) => link.address)
+    return this.#links.list.filter((link) => link.link.open).map((link) => link.address)
   }
 
   report(): NodeReport {
-    const { journal } = this.#worker
+    const { seen } = this.#worker
+    const { table } = this.#requests
     return {
       node: this.address,
-      links: this.#links
+      links: this.#links.list
         .filter((link) => link.link.open)
         .map((link) => ({
           broker: link.address,
@@ -234,9 +259,9 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
           requests: link.requests,
           work: link.work,
         })),
-      outstanding: this.#requests.size,
-      outstandingBytes: this.#requests.bytes,
-      journal: { records: journal.size, bytes: journal.bytes },
+      outstanding: table.size,
+      outstandingBytes: table.bytes,
+      seen: { records: seen.size, bytes: seen.bytes },
       requests: { ...this.#requests.counters },
       work: { ...this.#worker.counters },
     }
@@ -252,74 +277,43 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
   }
 
   #unregister(service: string): void {
-    const body = encodeRegister({ service, concurrency: 0 })
-    for (const link of this.#links) if (link.link.open) link.link.sendControl(FrameType.UNREGISTER, body)
+    const body = encodeRegister({ service, concurrency: 0, journal: '' })
+    for (const link of this.#links.list) if (link.link.open) link.link.sendControl(FrameType.UNREGISTER, body)
   }
 
-  #register(link: NodeLink, service: string, concurrency: number): void {
-    link.link.sendControl(FrameType.REGISTER, encodeRegister({ service, concurrency }))
+  #register(link: NodeLink, service: string): void {
+    const served = this.#worker.services.get(service)
+    if (served === undefined) return
+    const { concurrency, journal } = served
+    link.link.sendControl(FrameType.REGISTER, encodeRegister({ service, concurrency, journal: journal.id }))
+  }
+
+  /** Which journals the workers of a service keep, from whichever broker answers. */
+  async #askJournals(service: string): Promise<string[]> {
+    const { promise, request } = this.#requests.call(
+      '$broker.journals',
+      Buffer.from(service),
+      planRequest(undefined),
+      this.#runtime.now(),
+    )
+    this.#wakeFor(request)
+    const { payload } = await promise
+    const rows = JSON.parse(payload.toString()) as { journal: string }[]
+    return rows.map(({ journal }) => journal)
+  }
+
+  #historyOf(sink: HistorySink | undefined): ((event: HistoryEvent) => void) | null {
+    if (sink === undefined) return null
+    return (event) => sink({ ...event, t: this.#runtime.now(), node: this.address })
   }
 
   // --- links
 
-  #dial(candidate: Candidate): void {
-    this.#runtime.dial(
-      candidate.host,
-      candidate.port,
-      (connection, nowMs) => this.#adopt(connection, candidate, nowMs),
-      (code, message, nowMs) => {
-        this.#candidates.failed(candidate, nowMs)
-        this.events.publish({ type: 'refused', remote: candidate.key, code, message })
-      },
-    )
-  }
-
-  #adopt(connection: Connection, candidate: Candidate, nowMs: number): StreamListener {
-    const nodeLink = new NodeLink(this, candidate)
-    const { identity, mode } = this.#options
-    nodeLink.link = new Link(nodeLink, {
-      dialler: true,
-      handshake: {
-        mode,
-        linkKeyPair: identity.linkKeyPair,
-        hello: {
-          role: Role.node,
-          instance: this.#instance,
-          features: 0,
-          payloadBytesMax: PAYLOAD_BYTES_MAX,
-          addresses: [],
-          certificate: identity.certificateBytes,
-        },
-        admit: (hello, linkKey) => this.#admit(hello, linkKey),
-        random: this.#runtime.random,
-      },
-      connection,
-      pool: this.#pool,
-      nowMs,
-    })
-    this.#links.push(nodeLink)
-    if (this.#state === 'closed') nodeLink.link.close('BYE', '', nowMs)
-    return nodeLink.link
-  }
-
-  #admit(hello: Hello, linkKey: Uint8Array | null): Certificate {
-    if (hello.role !== Role.broker) throw new AdaptnetError('ROLE_REFUSED', 'the address is not of a broker')
-    return verifyCertificate(hello.certificate, {
-      net: this.#options.identity.net,
-      nowMs: this.#runtime.wallClock(),
-      linkKey: linkKey ?? undefined,
-      role: Role.broker,
-    })
-  }
-
   linkOpened(link: NodeLink, nowMs: number): void {
-    const twin = this.#links.some((other) => other !== link && other.link.open && other.address === link.address)
-    if (twin) return link.link.close('DUPLICATE_LINK', 'this broker is linked already', nowMs)
-    this.#candidates.linked(link.candidate)
+    if (!this.#links.opened(link, nowMs)) return
     this.events.publish({ type: 'linked', broker: link.address, remote: link.candidate.key })
     if (this.#state === 'leaving') return link.link.leave('DRAINING')
-    if (this.#state === 'open')
-      for (const { name, concurrency } of this.#worker.services.values()) this.#register(link, name, concurrency)
+    if (this.#state === 'open') for (const name of this.#worker.services.keys()) this.#register(link, name)
     this.#requests.linkUsable(nowMs)
     this.#wakeAt(this.#deadlines.nextMs())
   }
@@ -328,13 +322,15 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
     switch (frame.type) {
       case FrameType.REQUEST:
         this.#worker.request(link, frame, nowMs)
-        return this.#wakeAt(this.#deadlines.nextMs())
+        return this.#wakeAt(nowMs + frame.route.timeToLiveMs)
       case FrameType.REPLY:
       case FrameType.REJECT:
         this.#requests.answer(link, frame, nowMs)
         return this.#checkDrained()
       case FrameType.CANCEL:
         return this.#worker.cancel(frame)
+      case FrameType.ACKNOWLEDGE:
+        return this.#worker.acknowledge(frame, nowMs)
       case FrameType.REGISTERED:
         return this.#registered(decodeRegistered(frame.payloadView()))
       case FrameType.BROKERS:
@@ -353,12 +349,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
 
   /** Dials the brokers that a broker tells of and that are not linked. */
   #learn(entries: readonly BrokerEntry[], nowMs: number): void {
-    const linked = new Set(this.#links.filter((link) => !link.link.closed).map((link) => link.address))
-    const addresses = entries.map((entry) => addressOf(entry.name, entry.instance))
-    entries.forEach((entry, index) => {
-      if (linked.has(addresses[index] as string)) return
-      for (const { host, port } of entry.addresses) this.#candidates.add(host, port, false, nowMs)
-    })
+    const addresses = this.#links.learn(entries, nowMs)
     this.events.publish({ type: 'brokers', brokers: addresses })
     this.#dialDue(nowMs)
   }
@@ -376,28 +367,18 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
   }
 
   linkClosed(link: NodeLink, code: ErrorCode, message: string, nowMs: number): void {
-    const at = this.#links.indexOf(link)
-    if (at >= 0) this.#links.splice(at, 1)
-    if (code === 'DUPLICATE_LINK') this.#candidates.alias(link.candidate, nowMs)
-    else this.#candidates.failed(link.candidate, nowMs)
+    this.#links.closed(link, code, nowMs)
     if (link.peer !== null) this.events.publish({ type: 'unlinked', broker: link.address, code, message })
     else this.events.publish({ type: 'refused', remote: link.candidate.key, code, message })
-    this.#requests.linkClosed(link, nowMs)
+    this.#requests.linkClosed(link, code === 'PEER_SILENT' || code === 'SLOW_READER', nowMs)
     if (this.#state === 'closed') return
-    this.#wakeAt(this.#candidates.deadlineMs())
+    this.#wakeAt(this.#links.deadlineMs)
     this.#wakeAt(this.#deadlines.nextMs())
     this.#checkDrained()
   }
 
   linkDirty(link: NodeLink): void {
-    if (this.#dirty.length === 0) this.#askFlush()
-    this.#dirty.push(link)
-  }
-
-  #flush(nowMs: number): void {
-    for (let index = 0; index < this.#dirty.length; index++) (this.#dirty[index] as NodeLink).link.flush(nowMs)
-    this.#dirty.length = 0
-    this.#checkDrained()
+    this.#links.dirty(link)
   }
 
   // --- time
@@ -419,15 +400,27 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
     this.#deadlines.ring(nowMs, (entry) => this.#due(entry, nowMs))
     if (nowMs >= this.#nextTickMs) {
       this.#nextTickMs = nowMs + TICK_MS
-      for (const link of this.#links.slice()) link.tick(nowMs)
+      this.#links.tick(nowMs)
+      this.#acknowledgeIfIdle(nowMs)
     }
     if (nowMs >= this.#nextSweepMs) {
       this.#nextSweepMs = nowMs + SWEEP_MS
-      this.#worker.journal.sweep(nowMs)
+      this.#worker.sweep(nowMs)
     }
     this.#dialDue(nowMs)
     this.#wakeAt(this.#nextTickMs)
     this.#wakeAt(this.#deadlines.nextMs())
+  }
+
+  /** While requests flow, each tells workers what is no longer awaited; when they stop, this does. */
+  #acknowledgeIfIdle(nowMs: number): void {
+    const { table } = this.#requests
+    if (table.size > 0) this.#idleSinceMs = null
+    else this.#idleSinceMs ??= nowMs
+    if (this.#idleSinceMs === null || nowMs - this.#idleSinceMs < IDLE_MS || !table.unacknowledged) return
+    const link = this.#links.list.find((candidate) => candidate.usable)
+    if (link === undefined) return
+    for (const worker of table.takeUnacknowledged()) this.#writer.acknowledge(link, worker, table.watermark)
   }
 
   #due(entry: Due, nowMs: number): void {
@@ -439,7 +432,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
 
   #dialDue(nowMs: number): void {
     if (this.#state !== 'open' && this.#state !== 'draining') return
-    for (const candidate of this.#candidates.takeDue(nowMs)) this.#dial(candidate)
+    this.#links.dialDue(nowMs)
   }
 
   /**
@@ -448,12 +441,12 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
    */
   #checkDrained(): void {
     if (this.#state !== 'draining' && this.#state !== 'leaving') return
-    if (this.#requests.size > 0 || this.#worker.active > 0) return
+    if (this.#requests.table.size > 0 || this.#worker.active > 0) return
     if (this.#state === 'draining') {
       this.#state = 'leaving'
-      for (const { link } of this.#links) if (link.open) link.leave('DRAINING')
+      this.#links.leave()
     }
-    for (const { link } of this.#links) if (link.open && (!link.emptied || link.waitingBytes > 0)) return
+    if (!this.#links.left) return
     this.#drained?.()
     this.#drained = null
   }

@@ -2,24 +2,39 @@ import { CONCURRENCY_MAX, RETRY_COUNT_MAX, TIME_TO_LIVE_MS_MAX } from '../../pro
 import { isServiceName } from '../../protocol/certificate.ts'
 import type { Header } from '../../protocol/envelope.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
+import type { CompletionJournal } from './completion-journal.ts'
 
 const TIMEOUT_MS_DEFAULT = 500
 const RETRIES_DEFAULT = 3
 const DEADLINE_MS_DEFAULT = 2_000
 const CONCURRENCY_DEFAULT = 64
 
-/** `at-most-once`: never sent again once a worker may have it. `at-least-once`: sent again until answered or out of retries. */
-export type Delivery = 'at-least-once' | 'at-most-once'
+/**
+ * `at-most-once`: never sent again once a worker may have it. `at-least-once`: sent again until answered or out of
+ * retries; it may run twice. `exactly-once`: sent again until its deadline, to workers that share one journal, which
+ * keeps it from running twice. SPEC 6.6 has what each means under each fault.
+ */
+export type Delivery = 'at-least-once' | 'at-most-once' | 'exactly-once'
+
+const DELIVERIES: readonly Delivery[] = ['at-least-once', 'at-most-once', 'exactly-once']
 
 export interface RequestOptions {
   /** Milliseconds that one attempt waits for its answer. Default 500, or an even share of a given `deadlineMs`. */
   timeoutMs?: number
-  /** How many times the request is sent again. Default 3. */
+  /** How many times the request is sent again. Default 3; as many as the deadline allows for exactly-once. */
   retries?: number
-  /** Milliseconds over all attempts; the request ends then at the latest. Default 2000, or what the attempts add up to. */
+  /**
+   * Milliseconds over all attempts; the request ends then at the latest. Default 2000, or what the attempts add up to:
+   * 32,000 for exactly-once.
+   */
   deadlineMs?: number
   /** Default `at-least-once`. */
   delivery?: Delivery
+  /**
+   * Sends a second attempt beside the first by another broker when the first takes longer than 95 % of the service's
+   * answers; the first answer wins. The request may then run twice, except exactly-once. Not for at-most-once.
+   */
+  hedge?: boolean
   /** The broker to send the first attempt through: its name, `name/instance` or HOST:PORT. */
   broker?: string
   /** For the ends, such as a trace parent. */
@@ -34,6 +49,7 @@ export interface RequestPlan {
   retries: number
   deadlineMs: number
   delivery: Delivery
+  hedge: boolean
   broker: string | null
   headers: readonly Header[]
   signal: AbortSignal | null
@@ -45,6 +61,7 @@ const DEFAULT_PLAN: RequestPlan = {
   retries: RETRIES_DEFAULT,
   deadlineMs: DEADLINE_MS_DEFAULT,
   delivery: 'at-least-once',
+  hedge: false,
   broker: null,
   headers: NO_HEADERS,
   signal: null,
@@ -53,7 +70,12 @@ const DEFAULT_PLAN: RequestPlan = {
 /** @throws AdaptnetError INVALID_ARGUMENT, naming the value and what is allowed */
 export function planRequest(options: RequestOptions | undefined): RequestPlan {
   if (options === undefined) return DEFAULT_PLAN
-  const retries = number('retries', options.retries ?? RETRIES_DEFAULT, 0, RETRY_COUNT_MAX)
+  const delivery = options.delivery ?? 'at-least-once'
+  if (!DELIVERIES.includes(delivery))
+    throw invalid(`delivery is ${DELIVERIES.join(', ')}, not ${JSON.stringify(delivery)}`)
+  // An exactly-once request waits for its worker to come back, so it may be sent as often as the wire can count.
+  const retriesDefault = delivery === 'exactly-once' ? RETRY_COUNT_MAX : RETRIES_DEFAULT
+  const retries = number('retries', options.retries ?? retriesDefault, 0, RETRY_COUNT_MAX)
   const attempts = retries + 1
   const timeoutMs = number(
     'timeoutMs',
@@ -61,20 +83,19 @@ export function planRequest(options: RequestOptions | undefined): RequestPlan {
     1,
     TIME_TO_LIVE_MS_MAX,
   )
+  const all = Math.min(timeoutMs * attempts, TIME_TO_LIVE_MS_MAX)
   const deadlineMs = number(
     'deadlineMs',
-    options.deadlineMs ?? Math.max(DEADLINE_MS_DEFAULT, Math.min(timeoutMs * attempts, TIME_TO_LIVE_MS_MAX)),
+    options.deadlineMs ?? Math.max(DEADLINE_MS_DEFAULT, all),
     1,
     TIME_TO_LIVE_MS_MAX,
   )
-  const delivery = options.delivery ?? 'at-least-once'
-  if (delivery !== 'at-least-once' && delivery !== 'at-most-once')
-    throw invalid(`delivery is at-least-once or at-most-once, not ${JSON.stringify(delivery)}`)
   return {
     timeoutMs,
     retries,
     deadlineMs,
     delivery,
+    hedge: options.hedge ?? false,
     broker: options.broker ?? null,
     headers: options.headers ?? NO_HEADERS,
     signal: options.signal ?? null,
@@ -84,6 +105,13 @@ export function planRequest(options: RequestOptions | undefined): RequestPlan {
 export interface ServeOptions {
   /** How many requests this node runs at a time. Default 64. */
   concurrency?: number
+  /** Where completions of exactly-once requests are kept. Default: in the memory of this node. */
+  journal?: CompletionJournal
+  /**
+   * Handlers record the completion themselves, by `request.complete` in the transaction of their effect. A run that
+   * breaks off before has then had no effect, and the request may run again.
+   */
+  transactional?: boolean
 }
 
 /** @throws AdaptnetError INVALID_ARGUMENT */

@@ -1,8 +1,8 @@
-import { ID_BYTES, SESSION_BYTES } from '../../protocol/constants.ts'
 import type { ErrorCode } from '../../protocol/errors.ts'
 import type { Due } from './deadlines.ts'
 import type { NodeLink } from './node-link.ts'
 import type { RequestPlan } from './options.ts'
+import type { Quantile } from './quantile.ts'
 
 /** What a request ends in. */
 export interface Reply {
@@ -20,8 +20,17 @@ export interface Reply {
   elapsedMs: number
 }
 
+/** A service as a caller knows it: its name in bytes, made once, and how long its answers take. */
+export interface CalledService {
+  readonly name: string
+  readonly bytes: Buffer
+  readonly latency: Quantile
+}
+
 /** Where a request stands (SPEC 6.2 has these as a table). */
 export type RequestState =
+  /** Exactly-once: the journals of its service are being asked for. */
+  | 'pinning'
   /** No broker can take it now. */
   | 'waiting'
   /** An attempt is out. */
@@ -29,6 +38,12 @@ export type RequestState =
   /** Waits before the next attempt. */
   | 'backoff'
   | 'ended'
+
+export interface Rejection {
+  code: ErrorCode
+  message: string
+  retryAfterMs: number
+}
 
 /** One request from call to end. The payload is kept here until then: brokers and workers may die at any step. */
 export class PendingRequest implements Due {
@@ -38,7 +53,7 @@ export class PendingRequest implements Due {
   dueSlot = -1
 
   readonly counter: number
-  readonly service: Buffer
+  readonly service: CalledService
   readonly payload: Buffer
   readonly plan: RequestPlan
   readonly calledMs: number
@@ -46,25 +61,38 @@ export class PendingRequest implements Due {
   readonly resolve: (reply: Reply) => void
   readonly reject: (error: Error) => void
   state: RequestState = 'waiting'
+  /** The service, or the service and the journal it is bound to. */
+  receiver: Buffer
+  /** The journal it is bound to. */
+  pin: string | null = null
   /** Attempts made: the retry count of the next one. */
   attempts = 0
   /** Attempts that count against `retries`: all but those that provably came to nothing at once. */
   counted = 0
+  /** The next attempt is a retry that has to be paid from the budget. */
+  owesRetry = false
+  /** It has been resent once for nothing because a link was reset under it. */
+  failedOver = false
   link: NodeLink | null = null
   /** The number of this attempt's frame on its link. */
   frameNumber = 0
   sentMs = 0
-  /** An attempt that is over may have reached a worker. */
+  attemptEndMs = 0
+  /** When a second attempt is sent beside the first, or Infinity. */
+  hedgeMs: number = Infinity
+  /** The link of that second attempt, while both are out. */
+  hedge: NodeLink | null = null
+  /** An attempt that is over, or one that is out beside the latest, may have reached a worker. */
   mayHaveReached = false
   /** Links not to use for the next attempt while there are others. */
   avoid: NodeLink[] = []
   /** The last rejection, for the error's text. */
-  rejection: { code: ErrorCode; message: string; retryAfterMs: number } | null = null
+  rejection: Rejection | null = null
   onAbort: (() => void) | null = null
 
   constructor(
     counter: number,
-    service: Buffer,
+    service: CalledService,
     payload: Buffer,
     plan: RequestPlan,
     nowMs: number,
@@ -73,6 +101,7 @@ export class PendingRequest implements Due {
   ) {
     this.counter = counter
     this.service = service
+    this.receiver = service.bytes
     this.payload = payload
     this.plan = plan
     this.calledMs = nowMs
@@ -85,11 +114,9 @@ export class PendingRequest implements Due {
   get attemptMayHaveReached(): boolean {
     return this.state === 'sent' && this.link !== null && this.frameNumber <= this.link.link.framesWritten
   }
-}
 
-/** Writes the id of a request: the session, then the counter. */
-export function writeId(id: Buffer, session: Uint8Array, counter: number): void {
-  id.set(session)
-  id.writeUInt32BE(Math.floor(counter / 2 ** 32), SESSION_BYTES)
-  id.writeUInt32BE(counter >>> 0, ID_BYTES - 4)
+  /** Whether an attempt is out on this link. */
+  isOutOn(link: NodeLink): boolean {
+    return this.state === 'sent' && (this.link === link || this.hedge === link)
+  }
 }

@@ -1,47 +1,43 @@
-import {
-  DeliveryNumber,
-  FrameType,
-  ID_BYTES,
-  PAYLOAD_BYTES_MAX,
-  RETRY_COUNT_MAX,
-  SESSION_BYTES,
-} from '../../protocol/constants.ts'
+import { FrameType, RETRY_COUNT_MAX } from '../../protocol/constants.ts'
 import { decodeReject } from '../../protocol/control.ts'
-import { measureEnvelope, writeEnvelope } from '../../protocol/envelope.ts'
-import { AdaptnetError, ErrorTable } from '../../protocol/errors.ts'
+import { counterAt } from '../../protocol/envelope.ts'
+import { AdaptnetError } from '../../protocol/errors.ts'
 import type { ErrorCode } from '../../protocol/errors.ts'
+import { hashOf } from '../history.ts'
+import type { HistoryEvent } from '../history.ts'
 import type { Frame } from '../link/frame.ts'
+import type { AttemptWriter } from './attempt-writer.ts'
 import { chooseLink } from './choice.ts'
 import type { Deadlines } from './deadlines.ts'
-import { counterAt } from './journal.ts'
+import { failureOf } from './failure.ts'
 import type { NodeLink } from './node-link.ts'
 import type { RequestPlan } from './options.ts'
-import { PendingRequest, writeId } from './pending-request.ts'
-import type { Reply } from './pending-request.ts'
+import type { PendingRequest, Rejection, RequestState } from './pending-request.ts'
+import { Pins } from './pins.ts'
+import { RequestTable } from './request-table.ts'
+import type { Call } from './request-table.ts'
+import type { RetryBudget } from './retry-budget.ts'
 
 const BACKOFF_FIRST_MS = 20
 const BACKOFF_MAX_MS = 1_000
-const EMPTY = Buffer.alloc(0)
-const NO_ID = Buffer.alloc(ID_BYTES)
-const SERVICES_KEPT_MAX = 1_024
+/** How long a retry that the budget does not allow waits before it asks again. */
+const BUDGET_WAIT_MS = 50
+/** A second attempt is never sent earlier than this beside the first. */
+const HEDGE_FLOOR_MS = 20
 
 export interface RequestsOptions {
-  /** 8 unpredictable bytes: the first half of every id. */
-  session: Uint8Array
-  /** This node's address. */
-  sender: Buffer
+  writer: AttemptWriter
   /** The links to choose from; read anew for each attempt. */
   links: readonly NodeLink[]
   deadlines: Deadlines
+  budget: RetryBudget
   chance: () => number
+  clock: () => number
   outstandingMax: number
   outstandingBytesMax: number
-}
-
-/** A request that has been called: its end, and the handle to cancel it with. */
-export interface Call {
-  promise: Promise<Reply>
-  request: PendingRequest
+  /** Asks a broker which journals the workers of a service keep. */
+  askJournals: (service: string) => Promise<string[]>
+  history: ((event: HistoryEvent) => void) | null
 }
 
 export interface RequestCounters {
@@ -50,6 +46,8 @@ export interface RequestCounters {
   failed: number
   /** Attempts beyond the first. */
   retried: number
+  /** Second attempts sent beside a slow first one. */
+  hedged: number
   /** Attempts marked as possible duplicates. */
   possibleDuplicates: number
   /** Answers to requests that had ended. */
@@ -67,152 +65,161 @@ export class Requests {
     answered: 0,
     failed: 0,
     retried: 0,
+    hedged: 0,
     possibleDuplicates: 0,
     lateReplies: 0,
   }
   readonly #options: RequestsOptions
-  readonly #pending = new Map<number, PendingRequest>()
-  readonly #services = new Map<string, Buffer>()
-  readonly #id: Buffer = Buffer.alloc(ID_BYTES)
-  readonly #originalId: Buffer = Buffer.alloc(ID_BYTES)
-  #scratch: Buffer = Buffer.alloc(512)
-  #pendingBytes = 0
-  #counter = 0
-  /** Every counter below has ended. */
-  #watermark = 1
+  readonly #pins: Pins
+  readonly table: RequestTable
+  /** How many wait for a link. */
   #waiting = 0
 
   constructor(options: RequestsOptions) {
     this.#options = options
+    this.table = new RequestTable(options.writer)
+    this.#pins = new Pins({
+      chance: options.chance,
+      clock: options.clock,
+      ask: options.askJournals,
+      resume: (requests) => {
+        for (const request of requests) if (request.state === 'pinning') this.#attempt(request, options.clock())
+      },
+      refuse: (requests, code, message) => {
+        for (const request of requests)
+          if (request.state === 'pinning') this.#fail(request, { code, message, retryAfterMs: 0 })
+      },
+    })
   }
 
-  get size(): number {
-    return this.#pending.size
-  }
-
-  get bytes(): number {
-    return this.#pendingBytes
-  }
-
-  /** The next counter of this node's ids, for replies and cancels too. */
-  nextCounter(): number {
-    this.#counter += 1
-    return this.#counter
-  }
-
-  /** @throws AdaptnetError BUSY, TOO_LARGE: nothing was sent */
+  /** @throws AdaptnetError BUSY: nothing was sent */
   call(service: string, payload: Buffer, plan: RequestPlan, nowMs: number): Call {
-    if (payload.length > PAYLOAD_BYTES_MAX)
-      throw new AdaptnetError('TOO_LARGE', `payload of ${payload.length} bytes exceeds ${PAYLOAD_BYTES_MAX}`)
-    const { outstandingMax, outstandingBytesMax } = this.#options
-    if (this.#pending.size >= outstandingMax || this.#pendingBytes + payload.length > outstandingBytesMax)
-      throw new AdaptnetError(
-        'BUSY',
-        `this node has ${this.#pending.size} requests of ${this.#pendingBytes} bytes out`,
-        {
-          retryAfterMs: BACKOFF_FIRST_MS,
-          attempts: 0,
-        },
-      )
-    const call = this.#newRequest(service, payload, plan, nowMs)
+    const { outstandingMax, outstandingBytesMax, budget } = this.#options
+    const { size, bytes } = this.table
+    if (size >= outstandingMax || bytes + payload.length > outstandingBytesMax)
+      throw new AdaptnetError('BUSY', `this node has ${size} requests of ${bytes} bytes out`, {
+        retryAfterMs: BACKOFF_FIRST_MS,
+        attempts: 0,
+      })
+    const call = this.table.add(service, payload, plan, nowMs)
+    this.#waiting += 1
+    this.counters.called += 1
+    budget.called()
+    if (this.#options.history !== null) this.#tellCall(call.request)
     this.#attempt(call.request, nowMs)
     return call
   }
 
-  #newRequest(service: string, payload: Buffer, plan: RequestPlan, nowMs: number): Call {
-    let request!: PendingRequest
-    const promise = new Promise<Reply>((resolve, reject) => {
-      request = new PendingRequest(this.nextCounter(), this.#name(service), payload, plan, nowMs, resolve, reject)
+  #tellCall(request: PendingRequest): void {
+    const { history, writer } = this.#options
+    history?.({
+      ev: 'call',
+      id: writer.idOf(request.counter),
+      service: request.service.name,
+      delivery: request.plan.delivery,
+      payload: hashOf(request.payload),
+      deadlineMs: request.plan.deadlineMs,
     })
-    this.#pending.set(request.counter, request)
-    this.#pendingBytes += payload.length
-    this.#waiting += 1
-    this.counters.called += 1
-    return { promise, request }
-  }
-
-  /** A service's name in bytes, made once. */
-  #name(service: string): Buffer {
-    let bytes = this.#services.get(service)
-    if (bytes === undefined) {
-      if (this.#services.size >= SERVICES_KEPT_MAX) this.#services.clear()
-      bytes = Buffer.from(service, 'latin1')
-      this.#services.set(service, bytes)
-    }
-    return bytes
   }
 
   // --- attempts
 
-  /** Sends the next attempt by the best link there is, or lets the request wait for one. */
+  /** Sends the next attempt by the best link there is, or lets the request wait for what it lacks. */
   #attempt(request: PendingRequest, nowMs: number): void {
-    const { links, deadlines, chance } = this.#options
+    const { links, deadlines, chance, budget } = this.#options
     const { plan } = request
+    if (plan.delivery === 'exactly-once' && request.pin === null && !this.#pin(request)) return
     const link = chooseLink(links, request.attempts === 0 ? plan.broker : null, request.avoid, chance)
     if (link === null) {
       this.#enterState(request, 'waiting')
       deadlines.set(request, request.deadlineMs)
       return
     }
-    if (request.attempts > 0) this.counters.retried += 1
-    if (request.mayHaveReached) this.counters.possibleDuplicates += 1
-    this.#write(request, link, FrameType.REQUEST, nowMs)
-    request.attempts += 1
-    request.counted += 1
+    if (request.owesRetry && !budget.spend(nowMs)) return this.#waitForBudget(request, nowMs)
+    request.owesRetry = false
     request.link = link
-    request.frameNumber = link.link.framesAdded
     request.sentMs = nowMs
     request.rejection = null
-    link.requests += 1
-    this.#enterState(request, 'sent')
     // One attempt is all there is when it must not be repeated: it may take the whole time.
-    const attemptEndMs = plan.delivery === 'at-most-once' ? request.deadlineMs : nowMs + plan.timeoutMs
-    deadlines.set(request, Math.min(attemptEndMs, request.deadlineMs))
+    const attemptMs = plan.delivery === 'at-most-once' ? Infinity : plan.timeoutMs
+    request.attemptEndMs = Math.min(nowMs + attemptMs, request.deadlineMs)
+    request.hedgeMs = this.#hedgeAt(request, nowMs)
+    request.frameNumber = this.#send(request, link, nowMs)
+    request.counted += 1
+    this.#enterState(request, 'sent')
+    deadlines.set(request, Math.min(request.attemptEndMs, request.hedgeMs))
   }
 
-  #write(request: PendingRequest, link: NodeLink, type: number, nowMs: number): void {
-    const cancel = type === FrameType.CANCEL
-    writeId(this.#id, this.#options.session, cancel ? this.nextCounter() : request.counter)
-    if (cancel) writeId(this.#originalId, this.#options.session, request.counter)
-    const parts = {
-      receiver: request.service,
-      sender: this.#options.sender,
-      retryCount: request.attempts,
-      possibleDuplicate: request.mayHaveReached,
-      timeToLive: Math.ceil(request.deadlineMs - nowMs),
-      watermark: this.#watermark,
-      delivery: DeliveryNumber[request.plan.delivery],
-      headers: request.plan.headers,
+  /** Writes an attempt; returns the number of its frame on the link. */
+  #send(request: PendingRequest, link: NodeLink, nowMs: number): number {
+    if (request.attempts > 0) this.counters.retried += 1
+    if (request.mayHaveReached) this.counters.possibleDuplicates += 1
+    this.#options.writer.request(request, link, this.table.watermark, nowMs)
+    this.#options.history?.({
+      ev: 'send',
+      id: this.#options.writer.idOf(request.counter),
+      attempt: request.attempts,
+      broker: link.address,
+      duplicate: request.mayHaveReached,
+      timeToLiveMs: request.deadlineMs - nowMs,
+    })
+    request.attempts += 1
+    link.requests += 1
+    return link.link.framesAdded
+  }
+
+  /** Binds an exactly-once request to a journal; false when the journals have to be asked for first. */
+  #pin(request: PendingRequest): boolean {
+    const journal = this.#pins.choose(request.service.name, request)
+    if (journal === null) {
+      this.#enterState(request, 'pinning')
+      this.#options.deadlines.set(request, request.deadlineMs)
+      return false
     }
-    const bytes = measureEnvelope(parts)
-    if (this.#scratch.length < bytes) this.#scratch = Buffer.alloc(bytes)
-    const end = writeEnvelope(this.#scratch, 0, this.#id, cancel ? this.#originalId : NO_ID, parts)
-    const payload = cancel ? EMPTY : request.payload
-    link.link.sendFrame(type, 0, this.#scratch, 0, end, payload, 0, payload.length)
+    request.pin = journal
+    request.receiver = Buffer.from(`${request.service.name}#${journal}`, 'latin1')
+    return true
   }
 
-  #enterState(request: PendingRequest, state: PendingRequest['state']): void {
+  #enterState(request: PendingRequest, state: RequestState): void {
     if (request.state === 'waiting') this.#waiting -= 1
     if (state === 'waiting') this.#waiting += 1
     request.state = state
   }
 
-  /** The attempt is over; the request may have others. */
-  #leaveLink(request: PendingRequest): void {
+  /** No attempt is out any more; the request may have others. */
+  #leaveLinks(request: PendingRequest): void {
     if (request.link !== null) request.link.requests -= 1
+    if (request.hedge !== null) request.hedge.requests -= 1
     request.link = null
+    request.hedge = null
   }
 
-  /** Another attempt, now or after a pause, if there may be one; else the end. */
+  /** A retry, now or after a pause, if there may be one; else the end. */
+  #retry(request: PendingRequest, nowMs: number, pauseMs: number): void {
+    request.owesRetry = true
+    this.#again(request, nowMs, pauseMs)
+  }
+
   #again(request: PendingRequest, nowMs: number, pauseMs: number): void {
-    this.#leaveLink(request)
+    this.#leaveLinks(request)
     const { plan } = request
     const exhausted = request.counted > plan.retries || request.attempts > RETRY_COUNT_MAX
     const forbidden = plan.delivery === 'at-most-once' && request.mayHaveReached
     if (exhausted || forbidden || nowMs + pauseMs >= request.deadlineMs) return this.#fail(request)
-    if (pauseMs === 0) return this.#attempt(request, nowMs)
+    if (pauseMs === 0) this.#attempt(request, nowMs)
+    else this.#pause(request, nowMs + pauseMs)
+  }
+
+  #pause(request: PendingRequest, untilMs: number): void {
     this.#enterState(request, 'backoff')
-    this.#options.deadlines.set(request, nowMs + pauseMs)
+    this.#options.deadlines.set(request, untilMs)
+  }
+
+  /** The budget is spent. What may have run can still be answered, so it waits; what provably did not is told at once. */
+  #waitForBudget(request: PendingRequest, nowMs: number): void {
+    if (!request.mayHaveReached) return this.#fail(request)
+    this.#pause(request, Math.min(request.deadlineMs, nowMs + BUDGET_WAIT_MS * (0.5 + this.#options.chance())))
   }
 
   #backoffMs(request: PendingRequest): number {
@@ -220,70 +227,116 @@ export class Requests {
     return Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** exponent) * (0.5 + this.#options.chance())
   }
 
+  // --- hedging
+
+  #hedgeAt(request: PendingRequest, nowMs: number): number {
+    const { plan, service } = request
+    const slow = plan.hedge && plan.delivery !== 'at-most-once' ? service.latency.value : null
+    if (slow === null || request.attempts > 0) return Infinity
+    return nowMs + Math.max(HEDGE_FLOOR_MS, slow)
+  }
+
+  /** The first attempt is slower than most: a second one goes beside it by another broker, paid like a retry. */
+  #sendHedge(request: PendingRequest, first: NodeLink, nowMs: number): void {
+    const { links, deadlines, chance, budget } = this.#options
+    request.hedgeMs = Infinity
+    deadlines.set(request, request.attemptEndMs)
+    const link = chooseLink(links, null, [first], chance)
+    if (link === null || link === first || !budget.spend(nowMs)) return
+    if (request.attemptMayHaveReached) request.mayHaveReached = true
+    request.hedge = link
+    this.counters.hedged += 1
+    this.#send(request, link, nowMs)
+  }
+
   // --- what happens to an attempt
 
   /** A deadline set for the request has come: of its attempt, its pause, or the whole. */
   due(request: PendingRequest, nowMs: number): void {
     if (request.state === 'ended') return
+    const { link } = request
+    if (request.state === 'sent' && link !== null && nowMs < request.attemptEndMs && nowMs >= request.hedgeMs)
+      return this.#sendHedge(request, link, nowMs)
     if (request.attemptMayHaveReached) request.mayHaveReached = true
     if (nowMs >= request.deadlineMs) return this.#fail(request)
-    if (request.state === 'sent' && request.link !== null) {
-      request.link.timedOut(nowMs)
-      request.avoid = [request.link]
-      return this.#again(request, nowMs, 0)
+    if (request.state === 'sent' && link !== null) {
+      link.timedOut(nowMs)
+      request.avoid = request.hedge === null ? [link] : [link, request.hedge]
+      return this.#retry(request, nowMs, 0)
     }
-    this.#attempt(request, nowMs)
+    if (request.state === 'backoff') this.#attempt(request, nowMs)
   }
 
-  /** A link is gone: what was out on it goes by another at once. */
-  linkClosed(link: NodeLink, nowMs: number): void {
+  /**
+   * A link is gone: what was out on it goes by another at once. A reset link is news that costs no budget, once per
+   * request; a link given up for its silence may be one of many that are overloaded, and its retries are paid.
+   */
+  linkClosed(link: NodeLink, silent: boolean, nowMs: number): void {
     if (link.requests === 0) return
-    for (const request of this.#pending.values()) {
-      if (request.link !== link || request.state !== 'sent') continue
-      if (request.attemptMayHaveReached) request.mayHaveReached = true
-      else request.counted -= 1
-      request.avoid = []
-      this.#again(request, nowMs, 0)
+    for (const request of this.table.values()) {
+      if (!request.isOutOn(link)) continue
+      if (request.hedge !== null) this.#leaveOne(request, link)
+      else this.#failOver(request, silent, nowMs)
     }
+  }
+
+  /** One of two attempts is over; the other goes on, and counts from now on as one that may have reached a worker. */
+  #leaveOne(request: PendingRequest, link: NodeLink): void {
+    request.mayHaveReached = true
+    link.requests -= 1
+    if (request.link === link) request.link = request.hedge
+    request.hedge = null
+  }
+
+  #failOver(request: PendingRequest, silent: boolean, nowMs: number): void {
+    request.avoid = []
+    if (!request.attemptMayHaveReached) {
+      request.counted -= 1
+      return this.#again(request, nowMs, 0)
+    }
+    request.mayHaveReached = true
+    if (silent || request.failedOver) return this.#retry(request, nowMs, 0)
+    request.failedOver = true
+    this.#again(request, nowMs, 0)
   }
 
   /** A link can take requests: those that wait for one go. */
   linkUsable(nowMs: number): void {
     if (this.#waiting === 0) return
-    for (const request of this.#pending.values()) {
+    for (const request of this.table.values()) {
       if (request.state !== 'waiting') continue
       this.#attempt(request, nowMs)
-      if ((request.state as PendingRequest['state']) === 'waiting') return
+      if ((request.state as RequestState) === 'waiting') return
     }
   }
 
-  /** A REPLY or REJECT that came by `link`. False when it answers no request of this node that is still wanted. */
-  answer(link: NodeLink, frame: Frame, nowMs: number): boolean {
-    const { route } = frame
-    const request = this.#find(frame.envelope, route.originalIdStart)
-    if (request === null) {
-      this.counters.lateReplies += 1
-      return false
-    }
-    if (frame.type === FrameType.REJECT) this.#rejected(request, link, frame, nowMs)
+  /** A REPLY or REJECT came by `link`. One that answers nothing that is still wanted is counted and dropped. */
+  answer(link: NodeLink, frame: Frame, nowMs: number): void {
+    const { envelope, route } = frame
+    const own = this.#options.writer.isOwn(envelope, route.originalIdStart)
+    const request = own ? this.table.get(counterAt(envelope, route.originalIdStart)) : undefined
+    if (request === undefined) this.counters.lateReplies += 1
+    else if (frame.type === FrameType.REJECT) this.#rejected(request, link, frame, nowMs)
     else this.#replied(request, link, frame, nowMs)
-    return true
-  }
-
-  #find(bytes: Buffer, idStart: number): PendingRequest | null {
-    const { session } = this.#options
-    for (let index = 0; index < SESSION_BYTES; index++) if (bytes[idStart + index] !== session[index]) return null
-    return this.#pending.get(counterAt(bytes, idStart)) ?? null
   }
 
   #replied(request: PendingRequest, link: NodeLink, frame: Frame, nowMs: number): void {
-    if (request.link === link) link.answered(nowMs - request.sentMs)
+    if (request.link === link) {
+      link.answered(nowMs - request.sentMs)
+      request.service.latency.add(nowMs - request.sentMs)
+    }
+    const loser = request.hedge === null ? null : request.link === link ? request.hedge : request.link
+    if (loser !== null) this.#options.writer.cancel(request, loser)
     this.#end(request)
     this.counters.answered += 1
-    const { route } = frame
+    const { envelope, route } = frame
+    const payload = frame.keepPayload()
+    const worker = envelope.toString('latin1', route.senderStart, route.senderEnd)
+    this.table.answeredBy(worker)
+    this.#tellEnd(request, 'reply', worker, payload)
     request.resolve({
-      payload: keep(frame),
-      worker: frame.envelope.toString('latin1', route.senderStart, route.senderEnd),
+      payload,
+      worker,
       broker: link.address,
       attempts: request.attempts,
       possibleDuplicate: request.mayHaveReached,
@@ -292,34 +345,35 @@ export class Requests {
   }
 
   #rejected(request: PendingRequest, link: NodeLink, frame: Frame, nowMs: number): void {
-    const { code, message, retryAfterMs } = decodeReject(frame.payloadView())
-    const current = request.link === link && request.state === 'sent'
-    request.rejection = { code, message, retryAfterMs }
-    switch (code) {
-      case 'WORKER_ERROR':
-        return this.#fail(request)
+    const rejection = decodeReject(frame.payloadView())
+    if (rejection.code === 'WORKER_ERROR' || rejection.code === 'UNCERTAIN') {
+      if (rejection.code === 'UNCERTAIN') request.mayHaveReached = true
+      return this.#fail(request, rejection)
+    }
+    if (rejection.code === 'WORKER_LOST') request.mayHaveReached = true
+    // Of an attempt that was given up before it says nothing new; of one of two it leaves the other.
+    if (!request.isOutOn(link)) return
+    request.rejection = rejection
+    if (request.hedge !== null) return this.#leaveOne(request, link)
+    switch (rejection.code) {
       case 'WORKER_LOST':
-        request.mayHaveReached = true
-        // Of an earlier attempt it says only that; the one that is out goes on.
-        if (current) this.#again(request, nowMs, 0)
-        return
+        return this.#retry(request, nowMs, 0)
       case 'NO_WORKER':
       case 'DRAINING':
       case 'NOT_STARTED':
-        if (current) this.#tryNextBroker(request, link, nowMs)
-        return
+        return this.#tryNextBroker(request, link, nowMs)
       case 'BUSY':
-        if (!current) return
         request.avoid = [link]
-        return this.#again(request, nowMs, Math.max(this.#backoffMs(request), retryAfterMs))
+        return this.#retry(request, nowMs, Math.max(this.#backoffMs(request), rejection.retryAfterMs))
       default:
-        if (current) this.#fail(request)
+        return this.#fail(request)
     }
   }
 
   /**
    * Nothing was started by this attempt. The brokers not yet asked are asked at once, which does not count as a retry;
-   * when all have said the same, the next round waits.
+   * when all have said the same, the next round waits, and an exactly-once request that nobody has seen may choose
+   * another journal.
    */
   #tryNextBroker(request: PendingRequest, link: NodeLink, nowMs: number): void {
     request.avoid.push(link)
@@ -329,71 +383,54 @@ export class Requests {
       return this.#again(request, nowMs, 0)
     }
     request.avoid = []
-    this.#again(request, nowMs, this.#backoffMs(request))
+    if (request.pin !== null && !request.mayHaveReached) {
+      this.#pins.forget(request.service.name, request.pin)
+      request.pin = null
+    }
+    this.#retry(request, nowMs, this.#backoffMs(request))
   }
 
   // --- ends
 
   /** Ends a request because its caller wants no answer any more; the worker is told. */
-  cancel(request: PendingRequest, nowMs: number): void {
+  cancel(request: PendingRequest): void {
     if (request.state === 'ended') return
-    if (request.link !== null) this.#write(request, request.link, FrameType.CANCEL, nowMs)
+    for (const link of [request.link, request.hedge]) if (link !== null) this.#options.writer.cancel(request, link)
     this.#end(request)
     this.counters.failed += 1
+    this.#tellEnd(request, 'CANCELLED')
     request.reject(new AdaptnetError('CANCELLED', undefined, { attempts: request.attempts }))
   }
 
   /** Ends every request: the node closes. */
   closeAll(): void {
-    for (const request of this.#pending.values()) {
+    for (const request of this.table.values()) {
       if (request.attemptMayHaveReached) request.mayHaveReached = true
-      request.rejection = { code: 'CLOSED', message: 'the node was closed', retryAfterMs: 0 }
-      this.#fail(request)
+      this.#fail(request, { code: 'CLOSED', message: 'the node was closed', retryAfterMs: 0 })
     }
   }
 
-  #fail(request: PendingRequest): void {
+  #fail(request: PendingRequest, rejection: Rejection | null = request.rejection): void {
+    request.rejection = rejection
     this.#end(request)
     this.counters.failed += 1
-    request.reject(failure(request))
+    const error = failureOf(request)
+    this.#tellEnd(request, error.code)
+    request.reject(error)
+  }
+
+  #tellEnd(request: PendingRequest, outcome: ErrorCode | 'reply', worker?: string, payload?: Buffer): void {
+    const { history, writer } = this.#options
+    if (history === null) return
+    const answer = worker === undefined || payload === undefined ? {} : { worker, reply: hashOf(payload) }
+    history({ ev: 'end', id: writer.idOf(request.counter), outcome, attempts: request.attempts, ...answer })
   }
 
   #end(request: PendingRequest): void {
     this.#enterState(request, 'ended')
-    this.#leaveLink(request)
+    this.#leaveLinks(request)
     this.#options.deadlines.clear(request)
-    this.#pending.delete(request.counter)
-    this.#pendingBytes -= request.payload.length
+    this.table.remove(request)
     if (request.onAbort !== null) request.plan.signal?.removeEventListener('abort', request.onAbort)
-    while (this.#watermark <= this.#counter && !this.#pending.has(this.#watermark)) this.#watermark += 1
   }
-}
-
-/** The honest error: a code that promises that nothing ran is used only when that is certain. */
-function failure(request: PendingRequest): AdaptnetError {
-  const { attempts, rejection } = request
-  const said = rejection === null ? '' : `; the last answer was ${rejection.code}: ${rejection.message}`
-  const retryAfterMs = rejection === null || rejection.retryAfterMs === 0 ? undefined : rejection.retryAfterMs
-  const details = retryAfterMs === undefined ? { attempts } : { attempts, retryAfterMs }
-  if (rejection?.code === 'WORKER_ERROR') return new AdaptnetError('WORKER_ERROR', rejection.message, details)
-  if (request.mayHaveReached)
-    return new AdaptnetError(
-      'UNKNOWN',
-      `no answer after ${attempts} attempts, and a worker may have run it${said}`,
-      details,
-    )
-  if (attempts === 0) return new AdaptnetError('NOT_SENT', `no broker could take it${said}`, details)
-  if (rejection === null) return new AdaptnetError('NOT_SENT', `${attempts} attempts never left this node`, details)
-  const { scope } = ErrorTable[rejection.code]
-  const code: ErrorCode = scope === 'request' && rejection.code !== 'WORKER_LOST' ? rejection.code : 'NOT_STARTED'
-  return new AdaptnetError(code, rejection.message || ErrorTable[code].meaning, details)
-}
-
-/** Small payloads are copied: a view of a few bytes would keep the whole chunk alive that they came in. */
-const COPY_BYTES_MAX = 1_024
-export function keep(frame: Frame): Buffer {
-  const view = frame.payloadView()
-  if (view.length < COPY_BYTES_MAX) return Buffer.from(view)
-  frame.kept = true
-  return view
 }

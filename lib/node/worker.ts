@@ -1,30 +1,32 @@
-import {
-  DeliveryNumber,
-  FrameType,
-  ID_BYTES,
-  PAYLOAD_BYTES_MAX,
-  TIME_TO_LIVE_MS_MAX,
-} from '../../protocol/constants.ts'
+import { DeliveryNumber, FrameType, ID_BYTES, TIME_TO_LIVE_MS_MAX } from '../../protocol/constants.ts'
 import { encodeReject } from '../../protocol/control.ts'
-import { measureEnvelope, readEnvelopeEnd, writeEnvelope } from '../../protocol/envelope.ts'
-import { AdaptnetError } from '../../protocol/errors.ts'
+import { readEnvelopeEnd } from '../../protocol/envelope.ts'
 import type { ErrorCode } from '../../protocol/errors.ts'
+import { hashOf } from '../history.ts'
+import type { HistoryEvent } from '../history.ts'
 import type { Frame } from '../link/frame.ts'
+import type { AttemptWriter } from './attempt-writer.ts'
+import type { CompletionJournal } from './completion-journal.ts'
 import type { Deadlines } from './deadlines.ts'
-import { Execution } from './execution.ts'
-import type { Handler } from './execution.ts'
-import { Journal } from './journal.ts'
+import { Execution, messageOf, toPayload, workerError } from './execution.ts'
+import type { Answer, Handler } from './execution.ts'
+import { JournaledRuns } from './journaled-runs.ts'
 import type { NodeLink } from './node-link.ts'
-import { writeId } from './pending-request.ts'
-import { keep } from './requests.ts'
+import { SESSION_LEASE_MS, SeenRequests } from './seen-requests.ts'
+import type { SeenRequest } from './seen-requests.ts'
 
 const EMPTY = Buffer.alloc(0)
+/** Divides a service from the journal that an exactly-once request is bound to, in the receiver (SPEC 6.6). */
+const PIN = '#'
 
 /** A service that this node serves. */
 export interface ServedService {
   name: string
   handler: Handler
   concurrency: number
+  journal: CompletionJournal
+  /** Handlers record completions themselves, in the transaction of their effect. */
+  transactional: boolean
   running: number
   /** Accepted and not started: each broker may send `concurrency`, so several together may send more. */
   waiting: Execution[]
@@ -37,21 +39,20 @@ export interface WorkerCounters {
   answered: number
   /** Duplicates that joined a running request. */
   joined: number
-  /** Duplicates answered again from memory. */
+  /** Duplicates answered again, from memory or from a journal. */
   repeated: number
   /** Requests refused before they started. */
   refused: number
 }
 
 export interface WorkerOptions {
-  session: Uint8Array
-  sender: Buffer
+  writer: AttemptWriter
   links: readonly NodeLink[]
   deadlines: Deadlines
   clock: () => number
-  nextCounter: () => number
   /** Something ended: a drain may have been waiting for it. */
   ended: () => void
+  history: ((event: HistoryEvent) => void) | null
 }
 
 /**
@@ -61,14 +62,23 @@ export interface WorkerOptions {
 export class Worker {
   readonly counters: WorkerCounters = { started: 0, answered: 0, joined: 0, repeated: 0, refused: 0 }
   readonly services: Map<string, ServedService> = new Map()
-  readonly journal: Journal<Execution> = new Journal()
+  readonly seen: SeenRequests<Execution> = new SeenRequests()
+  readonly journaled: JournaledRuns
   readonly #options: WorkerOptions
-  readonly #id: Buffer = Buffer.alloc(ID_BYTES)
-  #scratch: Buffer = Buffer.alloc(512)
   #active = 0
 
   constructor(options: WorkerOptions) {
     this.#options = options
+    this.journaled = new JournaledRuns({
+      run: (execution) => this.#call(execution),
+      answer: (execution, type, payload) => this.#complete(execution, type, payload),
+      repeat: (execution, type, payload) => {
+        this.counters.repeated += 1
+        if (execution.seen !== null) this.seen.finish(execution.seen, type, payload)
+        this.#leave(execution, type, payload)
+      },
+      refuse: (execution, code, message, retryAfterMs) => this.#refuse(execution, code, message, retryAfterMs),
+    })
   }
 
   /** Requests that run or wait to run. */
@@ -76,11 +86,11 @@ export class Worker {
     return this.#active
   }
 
-  serve(name: string, handler: Handler, concurrency: number): ServedService {
-    const served: ServedService = { name, handler, concurrency, running: 0, waiting: [] }
-    this.services.set(name, served)
-    return served
+  serve(options: Omit<ServedService, 'running' | 'waiting'>): void {
+    this.services.set(options.name, { ...options, running: 0, waiting: [] })
   }
+
+  // --- requests in
 
   /** A REQUEST came by `link`. */
   request(link: NodeLink, frame: Frame, nowMs: number): void {
@@ -93,20 +103,22 @@ export class Worker {
       this.counters.refused += 1
       this.#answer(link, senderBytes, idBytes, FrameType.REJECT, encodeReject({ code, message, retryAfterMs: 0 }))
     }
-    const known = this.journal.find(sender, envelope, route.idStart, watermark, nowMs)
+    const known = this.seen.find(sender, envelope, route.idStart, watermark, nowMs)
     if (known === 'ended') return refuse('EXPIRED', 'the caller waits for it no more')
     if (known !== null) return this.#duplicate(known, link, senderBytes, idBytes, route.retryCount)
-    const served = this.services.get(envelope.toString('latin1', route.receiverStart, route.receiverEnd))
+    const [name = '', pin] = envelope.toString('latin1', route.receiverStart, route.receiverEnd).split(PIN)
+    const served = this.services.get(name)
     if (served === undefined) return refuse('NOT_STARTED', 'this worker does not serve it any more')
-    if (delivery === DeliveryNumber['exactly-once'])
-      return refuse('REJECTED', 'this worker keeps no journal that could promise exactly-once')
+    const exactly = delivery === DeliveryNumber['exactly-once']
+    if (exactly && pin !== served.journal.id)
+      return refuse('NOT_STARTED', 'the request is bound to a journal that this worker does not keep')
     if (route.timeToLiveMs <= 0) return refuse('EXPIRED', 'no time was left when it arrived')
     if (served.waiting.length >= served.concurrency * this.#options.links.length)
       return refuse('BUSY', `${served.waiting.length} requests wait here already`)
     const execution = new Execution({
       served,
       link,
-      payload: keep(frame),
+      payload: frame.keepPayload(),
       sender,
       senderBytes,
       idBytes,
@@ -115,8 +127,10 @@ export class Worker {
       headers,
       deadlineMs: nowMs + Math.min(route.timeToLiveMs, TIME_TO_LIVE_MS_MAX),
       clock: this.#options.clock,
+      journal: exactly ? served.journal : null,
     })
-    execution.record = this.journal.begin(sender, envelope, route.idStart, nowMs, execution)
+    if (exactly) this.journaled.heard(served.journal, execution.key.client, watermark, nowMs)
+    execution.seen = this.seen.begin(sender, envelope, route.idStart, nowMs, execution)
     link.work += 1
     this.#active += 1
     this.#options.deadlines.set(execution, execution.deadlineMs)
@@ -125,7 +139,7 @@ export class Worker {
   }
 
   #duplicate(
-    known: { running: Execution | null; answerType: number; answer: Buffer | null },
+    known: SeenRequest<Execution>,
     link: NodeLink,
     senderBytes: Buffer,
     idBytes: Buffer,
@@ -145,41 +159,115 @@ export class Worker {
     link.work += 1
   }
 
+  /** A CANCEL came. */
+  cancel(frame: Frame): void {
+    const { route, envelope } = frame
+    const sender = envelope.toString('latin1', route.senderStart, route.senderEnd)
+    const known = this.seen.find(sender, envelope, route.originalIdStart, 0, this.#options.clock())
+    if (known === null || known === 'ended' || known.running === null) return
+    known.running.abort('CANCELLED')
+    this.#withdraw(known.running, 'CANCELLED')
+  }
+
+  /** An ACKNOWLEDGE came: the caller waits for nothing below its watermark. */
+  acknowledge(frame: Frame, nowMs: number): void {
+    const { route, envelope } = frame
+    const { watermark } = readEnvelopeEnd(envelope, route, frame.envelopeEnd)
+    const sender = envelope.toString('latin1', route.senderStart, route.senderEnd)
+    this.seen.acknowledge(sender, envelope, route.idStart, watermark)
+    const client = `${sender}/${envelope.toString('hex', route.idStart, route.idStart + ID_BYTES / 2)}`
+    for (const { journal } of this.services.values()) this.journaled.heard(journal, client, watermark, nowMs, true)
+  }
+
+  /** Ends the sessions of clients that have not been heard of for their lease. */
+  sweep(nowMs: number): void {
+    this.seen.sweep(nowMs)
+    for (const { journal } of this.services.values())
+      // A journal that cannot be reached keeps its records until the next sweep.
+      journal.expire(SESSION_LEASE_MS).catch(() => undefined)
+  }
+
+  /** The time of a request is over: it does not start, or its handler is told. */
+  due(execution: Execution): void {
+    execution.abort('EXPIRED')
+    this.#withdraw(execution, 'EXPIRED')
+  }
+
+  /** Refuses a request that still waits. */
+  #withdraw(execution: Execution, code: ErrorCode): void {
+    const { served } = execution
+    const at = served.waiting.indexOf(execution)
+    if (at < 0) return
+    served.waiting.splice(at, 1)
+    // #refuse counts a run down that never was.
+    served.running += 1
+    this.#refuse(execution, code, '', 0)
+  }
+
+  // --- runs
+
   #start(execution: Execution): void {
     const { served } = execution
-    execution.started = true
     served.running += 1
-    this.counters.started += 1
-    let result: Uint8Array | string | Promise<Uint8Array | string>
+    if (execution.journal !== null) return this.journaled.start(execution, execution.journal)
+    let answer: Answer | Promise<Answer>
     try {
-      result = served.handler(execution)
+      answer = this.#call(execution)
     } catch (error) {
       return this.#failed(execution, error)
     }
-    if (!(result instanceof Promise)) return this.#finished(execution, result)
-    result.then(
+    if (!(answer instanceof Promise)) return this.#finished(execution, answer)
+    answer.then(
       (value) => this.#finished(execution, value),
       (error: unknown) => this.#failed(execution, error),
     )
   }
 
-  #finished(execution: Execution, value: unknown): void {
-    const payload = payloadOf(value)
-    if (payload === null)
-      return this.#failed(execution, new TypeError('the handler returned neither bytes nor a string'))
-    if (payload.length > PAYLOAD_BYTES_MAX)
-      return this.#failed(execution, new RangeError(`reply of ${payload.length} bytes exceeds ${PAYLOAD_BYTES_MAX}`))
+  #call(execution: Execution): Answer | Promise<Answer> {
+    this.counters.started += 1
+    this.#options.history?.({
+      ev: 'start',
+      id: execution.id,
+      attempt: execution.retryCount,
+      duplicate: execution.possibleDuplicate,
+      timeToLiveMs: execution.timeToLiveMs,
+    })
+    return execution.served.handler(execution)
+  }
+
+  #finished(execution: Execution, value: Answer): void {
+    let payload: Buffer
+    try {
+      payload = execution.completion?.payload ?? toPayload(value)
+    } catch (error) {
+      return this.#failed(execution, error)
+    }
     this.#complete(execution, FrameType.REPLY, payload)
   }
 
   #failed(execution: Execution, error: unknown): void {
-    const message = error instanceof Error ? error.message : String(error)
-    this.#complete(execution, FrameType.REJECT, encodeReject({ code: 'WORKER_ERROR', message, retryAfterMs: 0 }))
+    this.#complete(execution, FrameType.REJECT, workerError(messageOf(error)))
   }
 
   #complete(execution: Execution, type: number, answer: Buffer): void {
+    if (execution.seen !== null) this.seen.finish(execution.seen, type, answer)
+    this.#options.history?.({
+      ev: 'done',
+      id: execution.id,
+      ...(type === FrameType.REPLY ? { outcome: 'reply', reply: hashOf(answer) } : { outcome: 'WORKER_ERROR' }),
+    })
+    this.#leave(execution, type, answer)
+  }
+
+  /** Answers a request that did not run, and forgets it: a later attempt is as new. */
+  #refuse(execution: Execution, code: ErrorCode, message: string, retryAfterMs: number): void {
+    this.counters.refused += 1
+    this.seen.forget(execution.sender, execution.idBytes)
+    this.#leave(execution, FrameType.REJECT, encodeReject({ code, message, retryAfterMs }))
+  }
+
+  #leave(execution: Execution, type: number, answer: Buffer): void {
     const { served, link } = execution
-    if (execution.record !== null) this.journal.finish(execution.record, type, answer)
     this.#options.deadlines.clear(execution)
     link.work -= 1
     this.#active -= 1
@@ -197,65 +285,10 @@ export class Worker {
     }
   }
 
-  /** The time of a request is over: it does not start, or its handler is told. */
-  due(execution: Execution): void {
-    execution.abort('EXPIRED')
-    if (!execution.started) this.#withdraw(execution, 'EXPIRED')
-  }
-
-  /** A CANCEL came. */
-  cancel(frame: Frame): void {
-    const { route, envelope } = frame
-    const sender = envelope.toString('latin1', route.senderStart, route.senderEnd)
-    const known = this.journal.find(sender, envelope, route.originalIdStart, 0, this.#options.clock())
-    if (known === null || known === 'ended' || known.running === null) return
-    known.running.abort('CANCELLED')
-    if (!known.running.started) this.#withdraw(known.running, 'CANCELLED')
-  }
-
-  /** Answers a request that waits, without starting it. */
-  #withdraw(execution: Execution, code: ErrorCode): void {
-    const { served } = execution
-    const at = served.waiting.indexOf(execution)
-    if (at < 0) return
-    served.waiting.splice(at, 1)
-    // #complete counts a run down that never was.
-    served.running += 1
-    this.#complete(execution, FrameType.REJECT, encodeReject({ code, message: '', retryAfterMs: 0 }))
-  }
-
-  /** Sends an answer. When its link is gone it stays in the journal, and the caller's retry fetches it. */
+  /** Sends an answer. When its link is gone it is remembered, and the caller's retry fetches it. */
   #answer(link: NodeLink, receiver: Buffer, originalId: Buffer, type: number, payload: Buffer): void {
     if (!link.link.open) return
-    writeId(this.#id, this.#options.session, this.#options.nextCounter())
-    const parts = {
-      receiver,
-      sender: this.#options.sender,
-      retryCount: 0,
-      possibleDuplicate: false,
-      timeToLive: 0,
-      watermark: 0,
-      delivery: 0,
-      headers: [],
-    }
-    const bytes = measureEnvelope(parts)
-    if (this.#scratch.length < bytes) this.#scratch = Buffer.alloc(bytes)
-    const end = writeEnvelope(this.#scratch, 0, this.#id, originalId, parts)
     this.counters.answered += 1
-    link.link.sendFrame(type, 0, this.#scratch, 0, end, payload, 0, payload.length)
+    this.#options.writer.answer(link, type, receiver, originalId, payload)
   }
-}
-
-function payloadOf(value: unknown): Buffer | null {
-  if (typeof value === 'string') return Buffer.from(value)
-  if (Buffer.isBuffer(value)) return value
-  if (value instanceof Uint8Array) return Buffer.from(value.buffer, value.byteOffset, value.byteLength)
-  return null
-}
-
-/** For callers that pass bytes or text. @throws AdaptnetError INVALID_ARGUMENT */
-export function toPayload(value: Uint8Array | string): Buffer {
-  const payload = payloadOf(value)
-  if (payload === null) throw new AdaptnetError('INVALID_ARGUMENT', 'a payload is a Uint8Array or a string')
-  return payload
 }

@@ -1,9 +1,11 @@
 import { Mode } from '../../protocol/constants.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
+import type { HistorySink } from '../history.ts'
 import type { Identity } from '../identity/identity.ts'
 import { Node } from '../node/node.ts'
 import type { NodeEvent } from '../node/node.ts'
 import { parseHostPort } from './addresses.ts'
+import { HistoryFile } from './history-file.ts'
 import { readIdentity } from './identity-files.ts'
 import { nodeRuntime } from './node-runtime.ts'
 
@@ -22,6 +24,8 @@ export interface ConnectOptions {
   outstandingMax?: number
   /** Payload bytes of them. Default 256 MiB. */
   outstandingBytesMax?: number
+  /** A file to append a line to for everything that happens to a request, or a function that gets it. For judging later. */
+  history?: string | HistorySink
   signal?: AbortSignal
 }
 
@@ -38,7 +42,9 @@ export async function connect(options: ConnectOptions): Promise<Node> {
   // Brokers do not tell strangers why they refuse: what can be seen here is said here.
   if (notAfter < nodeRuntime.wallClock())
     throw new AdaptnetError('CERTIFICATE_EXPIRED', `the certificate of ${name} has expired: have it admitted again`)
-  const { outstandingMax, outstandingBytesMax } = options
+  const { outstandingMax, outstandingBytesMax, history } = options
+  const file = typeof history === 'string' ? new HistoryFile(history) : null
+  const sink = file?.sink ?? (typeof history === 'function' ? history : undefined)
   const node = new Node({
     runtime: nodeRuntime,
     identity,
@@ -46,6 +52,8 @@ export async function connect(options: ConnectOptions): Promise<Node> {
     brokers,
     ...(outstandingMax === undefined ? {} : { outstandingMax }),
     ...(outstandingBytesMax === undefined ? {} : { outstandingBytesMax }),
+    ...(sink === undefined ? {} : { history: sink }),
+    ...(file === null ? {} : { closed: () => file.close() }),
   })
   try {
     await firstLink(node, options)

@@ -1,5 +1,5 @@
 import { SESSION_BYTES } from '../../protocol/constants.ts'
-import { readU32 } from '../../protocol/frame.ts'
+import { counterAt } from '../../protocol/envelope.ts'
 
 /** A client's session that was not heard of for this long has ended; its records go. */
 export const SESSION_LEASE_MS = 600_000
@@ -7,7 +7,7 @@ const RECORDS_MAX = 65_536
 const REPLY_BYTES_MAX = 64 * 1_048_576
 
 /** What a worker remembers of one request: that it runs, or what was answered. */
-export interface JournalRecord<Running> {
+export interface SeenRequest<Running> {
   running: Running | null
   /** Frame type and payload of the answer, once there is one. */
   answerType: number
@@ -15,21 +15,21 @@ export interface JournalRecord<Running> {
 }
 
 interface Session<Running> {
-  records: Map<number, JournalRecord<Running>>
+  records: Map<number, SeenRequest<Running>>
   /** Counters below are ended at the client. */
   watermark: number
   usedMs: number
 }
 
 /**
- * What this worker has done, so that a duplicate runs nothing twice here (SPEC 6.5): a duplicate of a running request
- * joins it, one of a finished request gets the stored answer. A record is kept until the client's watermark passes it or
- * its session ends. In memory only: the promise holds while this worker lives.
+ * The requests that this worker has seen, so that a duplicate runs nothing twice here (SPEC 6.5): a duplicate of a running
+ * request joins it, one of a finished request gets the same answer. A request is remembered until the client's watermark
+ * passes it or its session ends.
  *
- * Beyond its bounds the oldest answers are forgotten; a duplicate of such a request would run again, which
- * at-least-once allows and the possible-duplicate mark tells.
+ * Beyond its bounds the oldest answers are forgotten: an at-least-once duplicate would run again then, which its promise
+ * allows; exactly-once requests have their completion in a journal besides.
  */
-export class Journal<Running> {
+export class SeenRequests<Running> {
   readonly #sessions = new Map<string, Session<Running>>()
   #records = 0
   #bytes = 0
@@ -52,7 +52,7 @@ export class Journal<Running> {
     idStart: number,
     watermark: number,
     nowMs: number,
-  ): JournalRecord<Running> | 'ended' | null {
+  ): SeenRequest<Running> | 'ended' | null {
     const session = this.#sessions.get(sessionKey(sender, bytes, idStart))
     if (session === undefined) return null
     session.usedMs = nowMs
@@ -62,26 +62,38 @@ export class Journal<Running> {
   }
 
   /** Begins the record of a request that starts now. */
-  begin(sender: string, bytes: Buffer, idStart: number, nowMs: number, running: Running): JournalRecord<Running> {
+  begin(sender: string, bytes: Buffer, idStart: number, nowMs: number, running: Running): SeenRequest<Running> {
     const key = sessionKey(sender, bytes, idStart)
     let session = this.#sessions.get(key)
     if (session === undefined) {
       session = { records: new Map(), watermark: 0, usedMs: nowMs }
       this.#sessions.set(key, session)
     }
-    const record: JournalRecord<Running> = { running, answerType: 0, answer: null }
+    const record: SeenRequest<Running> = { running, answerType: 0, answer: null }
     session.records.set(counterAt(bytes, idStart), record)
     this.#records += 1
     if (this.#records > RECORDS_MAX) this.#forgetOldest()
     return record
   }
 
-  finish(record: JournalRecord<Running>, answerType: number, answer: Buffer): void {
+  finish(record: SeenRequest<Running>, answerType: number, answer: Buffer): void {
     record.running = null
     record.answerType = answerType
     record.answer = answer
     this.#bytes += answer.length
     while (this.#bytes > REPLY_BYTES_MAX && this.#forgetOldest());
+  }
+
+  /** Forgets a request that was refused after all: a later attempt is as new. */
+  forget(sender: string, idBytes: Buffer): void {
+    const session = this.#sessions.get(sessionKey(sender, idBytes, 0))
+    if (session?.records.delete(counterAt(idBytes, 0)) === true) this.#records -= 1
+  }
+
+  /** The client waits for nothing below the watermark. `bytes` holds an id of its session at `idStart`. */
+  acknowledge(sender: string, bytes: Buffer, idStart: number, watermark: number): void {
+    const session = this.#sessions.get(sessionKey(sender, bytes, idStart))
+    if (session !== undefined && watermark > session.watermark) this.#advance(session, watermark)
   }
 
   /** Ends the sessions whose lease is over. */
@@ -123,9 +135,4 @@ export class Journal<Running> {
 
 function sessionKey(sender: string, bytes: Buffer, idStart: number): string {
   return sender + bytes.toString('latin1', idStart, idStart + SESSION_BYTES)
-}
-
-/** The id's counter as a number: a client counts from 1, so it stays far below 2^53. */
-export function counterAt(bytes: Buffer, idStart: number): number {
-  return readU32(bytes, idStart + SESSION_BYTES) * 2 ** 32 + readU32(bytes, idStart + SESSION_BYTES + 4)
 }

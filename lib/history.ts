@@ -1,0 +1,31 @@
+/**
+ * What happened to requests, for judging it afterwards: a node writes these when it is given a sink, and a checker reads
+ * them, whether they come from a simulation, a test or a user's own net. One JSON object a line when written to a file.
+ */
+export type HistoryEvent =
+  /** The caller asked. `payload` is a hash of its bytes. */
+  | { ev: 'call'; id: string; service: string; delivery: string; payload: string; deadlineMs: number }
+  /** An attempt was queued for a broker. */
+  | { ev: 'send'; id: string; attempt: number; broker: string; duplicate: boolean; timeToLiveMs: number }
+  /** The request ended at the caller: with `reply`, or with an error's code. */
+  | { ev: 'end'; id: string; outcome: string; reply?: string; worker?: string; attempts: number }
+  /** A worker began to run it. */
+  | { ev: 'start'; id: string; attempt: number; duplicate: boolean; timeToLiveMs: number }
+  /** The worker's handler ended. */
+  | { ev: 'done'; id: string; outcome: string; reply?: string }
+  /** A test's handler did what must happen once. */
+  | { ev: 'effect'; id: string }
+  /** The process began, ended, stood still or went on. */
+  | { ev: 'up' | 'down' | 'stop' | 'cont' }
+
+/** `t`: milliseconds of a clock that only this process's events share. `node`: `name/instance`. */
+export type HistoryLine = HistoryEvent & { t: number; node: string }
+
+export type HistorySink = (line: HistoryLine) => void
+
+/** 32-bit FNV-1a in hex: tells payloads apart in a history; it protects nothing. */
+export function hashOf(bytes: Uint8Array): string {
+  let hash = 0x811c_9dc5
+  for (let index = 0; index < bytes.length; index++) hash = Math.imul(hash ^ (bytes[index] as number), 0x0100_0193)
+  return (hash >>> 0).toString(16).padStart(8, '0')
+}

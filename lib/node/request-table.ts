@@ -1,0 +1,98 @@
+import type { AttemptWriter } from './attempt-writer.ts'
+import type { RequestPlan } from './options.ts'
+import { PendingRequest } from './pending-request.ts'
+import type { CalledService, Reply } from './pending-request.ts'
+import { Quantile } from './quantile.ts'
+
+const SERVICES_KEPT_MAX = 1_024
+/** Workers that hold answers for this node and will be told when it waits for none. */
+const UNACKNOWLEDGED_MAX = 1_024
+/** A second attempt is worth its cost for the slowest twentieth. */
+const HEDGE_QUANTILE = 0.95
+
+/** A request that has been called: its end, and the handle to cancel it with. */
+export interface Call {
+  promise: Promise<Reply>
+  request: PendingRequest
+}
+
+/** The requests of a node that have not ended, in the order of their calls, and what is known of those that have. */
+export class RequestTable {
+  readonly #writer: AttemptWriter
+  readonly #pending = new Map<number, PendingRequest>()
+  readonly #services = new Map<string, CalledService>()
+  readonly #unacknowledged = new Set<string>()
+  #bytes = 0
+  #watermark = 1
+
+  constructor(writer: AttemptWriter) {
+    this.#writer = writer
+  }
+
+  get size(): number {
+    return this.#pending.size
+  }
+
+  /** Payload bytes of all of them. */
+  get bytes(): number {
+    return this.#bytes
+  }
+
+  /** Every counter below it has ended (SPEC 6.5): workers may forget what they answered to those. */
+  get watermark(): number {
+    return this.#watermark
+  }
+
+  get(counter: number): PendingRequest | undefined {
+    return this.#pending.get(counter)
+  }
+
+  values(): Iterable<PendingRequest> {
+    return this.#pending.values()
+  }
+
+  add(name: string, payload: Buffer, plan: RequestPlan, nowMs: number): Call {
+    const counter = this.#writer.nextCounter()
+    const service = this.#service(name)
+    let request!: PendingRequest
+    const promise = new Promise<Reply>((resolve, reject) => {
+      request = new PendingRequest(counter, service, payload, plan, nowMs, resolve, reject)
+    })
+    this.#pending.set(counter, request)
+    this.#bytes += payload.length
+    return { promise, request }
+  }
+
+  remove(request: PendingRequest): void {
+    this.#pending.delete(request.counter)
+    this.#bytes -= request.payload.length
+    const { counter } = this.#writer
+    while (this.#watermark <= counter && !this.#pending.has(this.#watermark)) this.#watermark += 1
+  }
+
+  answeredBy(worker: string): void {
+    if (this.#unacknowledged.size < UNACKNOWLEDGED_MAX) this.#unacknowledged.add(worker)
+  }
+
+  /** Whether any worker still keeps answers that nobody waits for. */
+  get unacknowledged(): boolean {
+    return this.#unacknowledged.size > 0
+  }
+
+  /** The workers that have answered since this was asked last. */
+  takeUnacknowledged(): string[] {
+    const workers = [...this.#unacknowledged]
+    this.#unacknowledged.clear()
+    return workers
+  }
+
+  #service(name: string): CalledService {
+    let service = this.#services.get(name)
+    if (service === undefined) {
+      if (this.#services.size >= SERVICES_KEPT_MAX) this.#services.clear()
+      service = { name, bytes: Buffer.from(name, 'latin1'), latency: new Quantile(HEDGE_QUANTILE) }
+      this.#services.set(name, service)
+    }
+    return service
+  }
+}
