@@ -143,13 +143,14 @@ group('node', () => {
     deadlines.set(due, 500)
     deadlines.clear(due)
   })
-  const seen = new SeenRequests<object>()
-  const requestId = Buffer.alloc(16)
+  const seen = new SeenRequests<object>((bytes) => ({ bytes, head: bytes }))
   let counter = 0
   measured('seen requests: find, begin, finish, forget', () => {
-    requestId.writeUInt32BE((counter += 1), 12)
-    seen.find('client/0a1b2c3d', requestId, 0, counter, 0)
-    seen.finish(seen.begin('client/0a1b2c3d', requestId, 0, 0, requestId), FrameType.REPLY, requestId)
+    counter += 1
+    const session = seen.session(envelope, 0, route)
+    seen.acknowledge(session, counter, 0)
+    seen.find(session, counter)
+    seen.finish(seen.begin(session, counter, envelope), FrameType.REPLY, envelope)
   })
 })
 

@@ -44,6 +44,7 @@ const envelopes: Codec<Envelope> = codec<Envelope>(ENVELOPE_SCHEMA, {
       !inRange(envelope.retryCount, RETRY_COUNT_MAX) ||
       !inRange(envelope.timeToLive, 2 ** 31) ||
       !inRange(envelope.watermark, Number.MAX_SAFE_INTEGER) ||
+      !inRange(envelope.delivery, 2 ** 31) ||
       envelope.headers.length > HEADERS_MAX
     )
       throw new AdaptnetError('ENVELOPE_MALFORMED', 'envelope: a number is out of its range')
@@ -77,8 +78,13 @@ const MANY_BYTES = 64
 
 /** At most how many bytes `writeEnvelope` writes. */
 export function measureEnvelope(parts: EnvelopeParts): number {
-  let bytes = 2 * ID_BYTES + parts.receiver.length + parts.sender.length + MANY_BYTES
-  for (const header of parts.headers) bytes += 10 + 3 * (header.name.length + header.value.length)
+  return 2 * ID_BYTES + parts.receiver.length + parts.sender.length + measureEnvelopeTail(parts.headers)
+}
+
+/** At most how many bytes `writeEnvelopeTail` writes. */
+export function measureEnvelopeTail(headers: readonly Header[]): number {
+  let bytes = MANY_BYTES
+  for (const { name, value } of headers) bytes += 10 + 3 * (name.length + value.length)
   return bytes
 }
 
@@ -95,14 +101,42 @@ export function writeEnvelope(
 ): number {
   bytes.set(id, at)
   bytes.set(originalId, at + ID_BYTES)
-  let end = writeBytes(bytes, at + 2 * ID_BYTES, parts.receiver)
-  end = writeBytes(bytes, end, parts.sender)
-  bytes[end] = parts.retryCount << 1
-  bytes[end + 1] = parts.possibleDuplicate ? 1 : 0
-  end = writeLong(bytes, end + 2, Math.min(Math.max(0, parts.timeToLive), TIME_TO_LIVE_MS_MAX))
-  end = writeLong(bytes, end, parts.watermark)
-  end = writeLong(bytes, end, parts.delivery)
-  return writeHeaders(bytes, end, parts.headers)
+  const end = writeBytes(bytes, writeBytes(bytes, at + 2 * ID_BYTES, parts.receiver), parts.sender)
+  return writeEnvelopeTail(
+    bytes,
+    end,
+    parts.retryCount,
+    parts.possibleDuplicate,
+    parts.timeToLive,
+    parts.watermark,
+    parts.delivery,
+    parts.headers,
+  )
+}
+
+/** An envelope up to and including its sender, the ids left blank: what all frames to one receiver have in common. */
+export function envelopeHead(receiver: Uint8Array, sender: Uint8Array): Buffer {
+  const head = Buffer.alloc(2 * ID_BYTES + receiver.length + sender.length + 10)
+  return head.subarray(0, writeBytes(head, writeBytes(head, 2 * ID_BYTES, receiver), sender))
+}
+
+/** Writes what follows the sender. */
+export function writeEnvelopeTail(
+  bytes: Buffer,
+  at: number,
+  retryCount: number,
+  possibleDuplicate: boolean,
+  timeToLive: number,
+  watermark: number,
+  delivery: number,
+  headers: readonly Header[],
+): number {
+  bytes[at] = retryCount << 1
+  bytes[at + 1] = possibleDuplicate ? 1 : 0
+  let end = writeLong(bytes, at + 2, Math.min(Math.max(0, timeToLive), TIME_TO_LIVE_MS_MAX))
+  end = writeLong(bytes, end, watermark)
+  end = writeLong(bytes, end, delivery)
+  return writeHeaders(bytes, end, headers)
 }
 
 function writeHeaders(bytes: Buffer, at: number, headers: readonly Header[]): number {
@@ -136,23 +170,32 @@ function writeLong(bytes: Uint8Array, at: number, value: number): number {
   return end + 1
 }
 
-/** What only the ends read, behind the route. */
-export interface EnvelopeEnd {
-  watermark: number
-  delivery: number
-  headers: readonly Header[]
-}
-
 /**
- * Reads what follows the route, when `route` has just read the same envelope.
- * @throws AdaptnetError ENVELOPE_MALFORMED
+ * What only the ends read, behind the route; one is kept and read into again, like a Route.
  */
-export function readEnvelopeEnd(bytes: Buffer, route: Route, end: number): EnvelopeEnd {
-  let at = route.timeToLiveEnd
-  const long = (): number => {
+export class EnvelopeEnd {
+  watermark = 0
+  delivery = 0
+  headers: readonly Header[] = NO_HEADERS
+  #at = 0
+
+  /**
+   * Reads what follows the route, when `route` has just read the same envelope.
+   * @throws AdaptnetError ENVELOPE_MALFORMED
+   */
+  read(bytes: Buffer, route: Route, end: number): void {
+    this.#at = route.timeToLiveEnd
+    this.watermark = this.#long(bytes, end)
+    this.delivery = this.#long(bytes, end)
+    // Headers are rare: the common end is one zero byte, and only the others pay for Avro.
+    const none = this.#at < end && bytes[this.#at] === 0
+    this.headers = none ? NO_HEADERS : decodeEnvelope(bytes.subarray(route.idStart, end)).headers
+  }
+
+  #long(bytes: Buffer, end: number): number {
     let zigzag = 0
-    for (let index = 0; index < 8 && at < end; index++) {
-      const byte = bytes[at++] as number
+    for (let index = 0; index < 8 && this.#at < end; index++) {
+      const byte = bytes[this.#at++] as number
       zigzag += (byte & 0x7f) * 2 ** (7 * index)
       if (byte < 0x80) {
         if (zigzag % 2 !== 0 || zigzag / 2 > Number.MAX_SAFE_INTEGER) break
@@ -161,11 +204,6 @@ export function readEnvelopeEnd(bytes: Buffer, route: Route, end: number): Envel
     }
     throw new AdaptnetError('ENVELOPE_MALFORMED', 'envelope: a number behind the route is out of its range')
   }
-  const watermark = long()
-  const delivery = long()
-  // Headers are rare: the common end is one zero byte, and only the others pay for Avro.
-  if (bytes[at] === 0 && at < end) return { watermark, delivery, headers: NO_HEADERS }
-  return { watermark, delivery, headers: decodeEnvelope(bytes.subarray(route.idStart, end)).headers }
 }
 
 /** The counter of an id as a number: a node counts from 1, so it stays far below 2^53. */

@@ -348,12 +348,12 @@ export class Link implements StreamListener {
     if (payloadBytes > payloadBytesMax)
       throw new AdaptnetError('FRAME_TOO_LARGE', `payload of ${payloadBytes} bytes exceeds ${payloadBytesMax}`)
     // A payload outside the box would travel in the clear: only one sealed end to end may, or any in plain mode.
-    if ((flags & FrameFlag.RAW) !== 0 && (flags & FrameFlag.SEALED) === 0 && !this.#plain)
-      throw new AdaptnetError('FRAME_MALFORMED', 'a RAW payload that is not SEALED, on an encrypted link')
+    if ((flags & FrameFlag.RAW) !== 0 && ((flags & FrameFlag.SEALED) === 0 || type > FrameType.REPLY) && !this.#plain)
+      throw new AdaptnetError('FRAME_MALFORMED', 'a RAW payload that cannot be SEALED or is not, on an encrypted link')
   }
 
   #onFrame(frame: Frame, nowMs: number): void {
-    if (frame.type <= FrameType.ACKNOWLEDGE) {
+    if (frame.type <= FrameType.ACKNOWLEDGE && frame.type !== 0) {
       if (this.#state.name !== 'open') throw unexpected(frame)
       if (!frame.route.read(frame.envelope, frame.envelopeStart, frame.envelopeEnd))
         throw new AdaptnetError('ENVELOPE_MALFORMED')

@@ -1,11 +1,22 @@
 import { DeliveryNumber, FrameType, ID_BYTES, SESSION_BYTES } from '../../protocol/constants.ts'
-import { measureEnvelope, writeEnvelope } from '../../protocol/envelope.ts'
-import type { EnvelopeParts } from '../../protocol/envelope.ts'
+import { envelopeHead, measureEnvelopeTail, writeEnvelopeTail } from '../../protocol/envelope.ts'
+import type { Header } from '../../protocol/envelope.ts'
+import { writeU32 } from '../../protocol/frame.ts'
 import type { NodeLink } from './node-link.ts'
 import type { PendingRequest } from './pending-request.ts'
 
 const EMPTY = Buffer.alloc(0)
-const NO_ID = Buffer.alloc(ID_BYTES)
+const NO_HEADERS: readonly Header[] = []
+/** The id's counter, and the one of the id that is answered. */
+const COUNTER_AT = SESSION_BYTES
+const ORIGINAL_AT = ID_BYTES
+const ORIGINAL_COUNTER_AT = ID_BYTES + SESSION_BYTES
+
+/** A receiver, with the part of the envelope that all frames to it share: made once, copied for each. */
+export interface Destination {
+  readonly bytes: Buffer
+  readonly head: Buffer
+}
 
 /**
  * Writes the frames of one node: requests, cancels, and the answers of its worker half. All ids come from one counter
@@ -14,8 +25,6 @@ const NO_ID = Buffer.alloc(ID_BYTES)
 export class AttemptWriter {
   readonly #session: Uint8Array
   readonly #sender: Buffer
-  readonly #id: Buffer = Buffer.alloc(ID_BYTES)
-  readonly #originalId: Buffer = Buffer.alloc(ID_BYTES)
   #scratch: Buffer = Buffer.alloc(512)
   #counter = 0
 
@@ -34,6 +43,12 @@ export class AttemptWriter {
     return this.#counter
   }
 
+  destination(bytes: Buffer): Destination {
+    const head = envelopeHead(bytes, this.#sender)
+    head.set(this.#session)
+    return { bytes, head }
+  }
+
   /** Whether the id at `idStart` is of this node's session. */
   isOwn(bytes: Uint8Array, idStart: number): boolean {
     for (let index = 0; index < SESSION_BYTES; index++)
@@ -43,67 +58,70 @@ export class AttemptWriter {
 
   /** A request's id as 32 hex digits. */
   idOf(counter: number): string {
-    this.#writeId(this.#id, counter)
-    return this.#id.toString('hex')
+    return Buffer.from(this.#session).toString('hex') + counter.toString(16).padStart(2 * SESSION_BYTES, '0')
   }
 
   request(request: PendingRequest, link: NodeLink, watermark: number, nowMs: number): void {
-    this.#writeId(this.#id, request.counter)
-    const { payload, plan } = request
-    this.#send(link, FrameType.REQUEST, NO_ID, payload, {
-      receiver: request.receiver,
-      sender: this.#sender,
-      retryCount: request.attempts,
-      possibleDuplicate: request.mayHaveReached,
-      timeToLive: Math.ceil(request.deadlineMs - nowMs),
+    const { plan, payload } = request
+    const scratch = this.#begin(request.destination, request.counter, plan.headers)
+    const end = writeEnvelopeTail(
+      scratch,
+      request.destination.head.length,
+      request.attempts,
+      request.mayHaveReached,
+      Math.ceil(request.deadlineMs - nowMs),
       watermark,
-      delivery: DeliveryNumber[plan.delivery],
-      headers: plan.headers,
-    })
+      DeliveryNumber[plan.delivery],
+      plan.headers,
+    )
+    link.link.sendFrame(FrameType.REQUEST, 0, scratch, 0, end, payload, 0, payload.length)
   }
 
   cancel(request: PendingRequest, link: NodeLink): void {
-    this.#writeId(this.#id, this.nextCounter())
-    this.#writeId(this.#originalId, request.counter)
-    this.#send(link, FrameType.CANCEL, this.#originalId, EMPTY, this.#parts(request.receiver))
+    const scratch = this.#begin(request.destination, this.nextCounter(), NO_HEADERS)
+    scratch.set(this.#session, ORIGINAL_AT)
+    writeCounter(scratch, ORIGINAL_COUNTER_AT, request.counter)
+    this.#send(link, FrameType.CANCEL, request.destination, EMPTY, 0)
   }
 
-  /** A REPLY or REJECT to `receiver` about the request `originalId`. */
-  answer(link: NodeLink, type: number, receiver: Buffer, originalId: Uint8Array, payload: Buffer): void {
-    this.#writeId(this.#id, this.nextCounter())
-    this.#send(link, type, originalId, payload, this.#parts(receiver))
+  /** A REPLY or REJECT about the request with this session and counter. */
+  answer(
+    link: NodeLink,
+    type: number,
+    client: Destination,
+    session: Uint8Array,
+    counter: number,
+    payload: Buffer,
+  ): void {
+    const scratch = this.#begin(client, this.nextCounter(), NO_HEADERS)
+    scratch.set(session, ORIGINAL_AT)
+    writeCounter(scratch, ORIGINAL_COUNTER_AT, counter)
+    this.#send(link, type, client, payload, 0)
   }
 
   /** Tells a worker that nothing below `watermark` is awaited any more. */
   acknowledge(link: NodeLink, worker: string, watermark: number): void {
-    this.#writeId(this.#id, this.nextCounter())
-    const parts = { ...this.#parts(Buffer.from(worker, 'latin1')), watermark }
-    this.#send(link, FrameType.ACKNOWLEDGE, NO_ID, EMPTY, parts)
+    const destination = this.destination(Buffer.from(worker, 'latin1'))
+    this.#begin(destination, this.nextCounter(), NO_HEADERS)
+    this.#send(link, FrameType.ACKNOWLEDGE, destination, EMPTY, watermark)
   }
 
-  #parts(receiver: Buffer): EnvelopeParts {
-    return {
-      receiver,
-      sender: this.#sender,
-      retryCount: 0,
-      possibleDuplicate: false,
-      timeToLive: 0,
-      watermark: 0,
-      delivery: 0,
-      headers: [],
-    }
-  }
-
-  #send(link: NodeLink, type: number, originalId: Uint8Array, payload: Buffer, parts: EnvelopeParts): void {
-    const bytes = measureEnvelope(parts)
+  #begin(destination: Destination, counter: number, headers: readonly Header[]): Buffer {
+    const { head } = destination
+    const bytes = head.length + measureEnvelopeTail(headers)
     if (this.#scratch.length < bytes) this.#scratch = Buffer.alloc(bytes)
-    const end = writeEnvelope(this.#scratch, 0, this.#id, originalId, parts)
+    head.copy(this.#scratch)
+    writeCounter(this.#scratch, COUNTER_AT, counter)
+    return this.#scratch
+  }
+
+  #send(link: NodeLink, type: number, destination: Destination, payload: Buffer, watermark: number): void {
+    const end = writeEnvelopeTail(this.#scratch, destination.head.length, 0, false, 0, watermark, 0, NO_HEADERS)
     link.link.sendFrame(type, 0, this.#scratch, 0, end, payload, 0, payload.length)
   }
+}
 
-  #writeId(id: Buffer, counter: number): void {
-    id.set(this.#session)
-    id.writeUInt32BE(Math.floor(counter / 2 ** 32), SESSION_BYTES)
-    id.writeUInt32BE(counter >>> 0, ID_BYTES - 4)
-  }
+function writeCounter(bytes: Buffer, at: number, counter: number): void {
+  writeU32(bytes, at, Math.floor(counter / 2 ** 32))
+  writeU32(bytes, at + 4, counter)
 }

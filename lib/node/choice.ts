@@ -5,7 +5,8 @@ import type { NodeLink } from './node-link.ts'
  * random (Mitzenmacher, "The power of two choices", 2001). Always the cheapest would send every node's work to the
  * broker that was last the fastest; one at random would not notice a slow one.
  *
- * `avoid` holds links that this request should not use again yet; they are taken only if there is no other.
+ * `avoid` holds links that this request should not use again yet; they are taken only if there is no other, and a
+ * suspect one only after those that are not.
  */
 export function chooseLink(
   links: readonly NodeLink[],
@@ -13,32 +14,44 @@ export function chooseLink(
   avoid: readonly NodeLink[],
   chance: () => number,
 ): NodeLink | null {
-  if (named !== null) {
-    const link = links.find((candidate) => candidate.isNamed(named) && candidate.usable && !avoid.includes(candidate))
-    if (link !== undefined) return link
+  if (named !== null)
+    for (const link of links) if (link.usable && link.isNamed(named) && !avoid.includes(link)) return link
+  let best: NodeLink | null = null
+  for (const rank of RANKS) {
+    best = cheaperOfTwo(links, avoid, rank, chance)
+    if (best !== null) break
   }
-  return (
-    cheaperOfTwo(links, (link) => link.usable && !link.suspect && !avoid.includes(link), chance) ??
-    cheaperOfTwo(links, (link) => link.usable && !avoid.includes(link), chance) ??
-    cheaperOfTwo(links, (link) => link.usable, chance)
-  )
+  return best
 }
 
+/** The best links first: usable and wanted, then the suspect among them, then any. */
+const RANKS = [2, 1, 0] as const
+
+function rankOf(link: NodeLink, avoid: readonly NodeLink[]): number {
+  if (!link.usable) return -1
+  if (avoid.length > 0 && avoid.includes(link)) return 0
+  return link.suspect ? 1 : 2
+}
+
+/** Of the links of at least this rank, two at random, and of these the cheaper one. */
 function cheaperOfTwo(
   links: readonly NodeLink[],
-  wanted: (link: NodeLink) => boolean,
+  avoid: readonly NodeLink[],
+  rank: number,
   chance: () => number,
 ): NodeLink | null {
   let count = 0
-  for (const link of links) if (wanted(link)) count += 1
+  for (const link of links) if (rankOf(link, avoid) >= rank) count += 1
   if (count === 0) return null
-  const first = Math.floor(chance() * count)
-  const second = count === 1 ? first : (first + 1 + Math.floor(chance() * (count - 1))) % count
+  const first = count <= 2 ? 0 : Math.floor(chance() * count)
+  const second = count <= 2 ? count - 1 : (first + 1 + Math.floor(chance() * (count - 1))) % count
   let index = 0
   let best: NodeLink | null = null
   for (const link of links) {
-    if (!wanted(link)) continue
-    if ((index === first || index === second) && (best === null || link.cost < best.cost)) best = link
+    if (rankOf(link, avoid) < rank) continue
+    // Of two that cost the same either may be taken: the first of the list would get all the work of an idle net.
+    if (index === first || index === second)
+      if (best === null || link.cost < best.cost || (link.cost === best.cost && chance() < 0.5)) best = link
     index += 1
   }
   return best

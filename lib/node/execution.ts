@@ -1,12 +1,11 @@
 import { PAYLOAD_BYTES_MAX, SESSION_BYTES } from '../../protocol/constants.ts'
 import { encodeReject } from '../../protocol/control.ts'
-import { counterAt } from '../../protocol/envelope.ts'
 import type { Header } from '../../protocol/envelope.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import type { Due } from './deadlines.ts'
 import type { Completion, CompletionJournal, CompletionKey } from './completion-journal.ts'
 import type { NodeLink } from './node-link.ts'
-import type { SeenRequest } from './seen-requests.ts'
+import type { ClientSession, SeenRequest } from './seen-requests.ts'
 import type { ServedService } from './worker.ts'
 
 /** A request as a handler sees it. */
@@ -50,9 +49,8 @@ export class Execution implements Due, ServedRequest {
 
   readonly served: ServedService
   readonly payload: Buffer
-  readonly sender: string
-  readonly senderBytes: Buffer
-  readonly idBytes: Buffer
+  readonly session: ClientSession<Execution>
+  readonly counter: number
   readonly possibleDuplicate: boolean
   readonly headers: readonly Header[]
   readonly deadlineMs: number
@@ -72,9 +70,8 @@ export class Execution implements Due, ServedRequest {
     served: ServedService
     link: NodeLink
     payload: Buffer
-    sender: string
-    senderBytes: Buffer
-    idBytes: Buffer
+    session: ClientSession<Execution>
+    counter: number
     retryCount: number
     possibleDuplicate: boolean
     headers: readonly Header[]
@@ -85,9 +82,8 @@ export class Execution implements Due, ServedRequest {
     this.served = options.served
     this.link = options.link
     this.payload = options.payload
-    this.sender = options.sender
-    this.senderBytes = options.senderBytes
-    this.idBytes = options.idBytes
+    this.session = options.session
+    this.counter = options.counter
     this.retryCount = options.retryCount
     this.possibleDuplicate = options.possibleDuplicate
     this.headers = options.headers
@@ -100,8 +96,12 @@ export class Execution implements Due, ServedRequest {
     return this.served.name
   }
 
+  get sender(): string {
+    return this.session.sender
+  }
+
   get id(): string {
-    return this.idBytes.toString('hex')
+    return this.session.sessionBytes.toString('hex') + this.counter.toString(16).padStart(2 * SESSION_BYTES, '0')
   }
 
   get timeToLiveMs(): number {
@@ -109,8 +109,7 @@ export class Execution implements Due, ServedRequest {
   }
 
   get key(): CompletionKey {
-    const session = this.idBytes.toString('hex', 0, SESSION_BYTES)
-    return { client: `${this.sender}/${session}`, counter: counterAt(this.idBytes, 0) }
+    return { client: this.session.name, counter: this.counter }
   }
 
   async complete(reply: Uint8Array | string, transaction?: unknown): Promise<void> {

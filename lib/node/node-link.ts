@@ -28,6 +28,8 @@ export class NodeLink implements LinkListener {
   work = 0
   /** Milliseconds from sending to answer, a moving average. */
   latencyMs = 1
+  #lastWorkerBytes: Buffer = Buffer.alloc(0)
+  #lastWorker = ''
   /** An attempt has timed out here and nothing was heard since: others are preferred. */
   #suspectSinceMs: number | null = null
 
@@ -57,6 +59,18 @@ export class NodeLink implements LinkListener {
 
   isNamed(broker: string): boolean {
     return this.address === broker || this.peer?.certificate.name === broker || this.candidate.key === broker
+  }
+
+  /** The text of an address in an envelope; most answers come from the same few workers. */
+  workerName(bytes: Buffer, start: number, end: number): string {
+    const last = this.#lastWorkerBytes
+    let same = last.length === end - start
+    for (let index = 0; same && index < last.length; index++) same = last[index] === bytes[start + index]
+    if (!same) {
+      this.#lastWorkerBytes = Buffer.from(bytes.subarray(start, end))
+      this.#lastWorker = this.#lastWorkerBytes.toString('latin1')
+    }
+    return this.#lastWorker
   }
 
   answered(latencyMs: number): void {

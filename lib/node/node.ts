@@ -166,13 +166,21 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
    * @throws AdaptnetError: NOT_SENT, NOT_STARTED, NO_WORKER, BUSY, EXPIRED, NOT_PERMITTED, TOO_LARGE (nothing ran),
    * WORKER_ERROR (the handler failed), CANCELLED, UNKNOWN (it may have run), INVALID_ARGUMENT, CLOSED
    */
-  async request(service: string, payload: Uint8Array | string, options?: RequestOptions): Promise<Reply> {
+  request(service: string, payload: Uint8Array | string, options?: RequestOptions): Promise<Reply> {
+    // Not async: a second promise and its turn would cost as much as sending the request.
+    try {
+      return this.#request(service, toPayload(payload), options)
+    } catch (error) {
+      return Promise.reject(error instanceof Error ? error : new AdaptnetError('CANCELLED', String(error)))
+    }
+  }
+
+  #request(service: string, payload: Buffer, options: RequestOptions | undefined): Promise<Reply> {
     const plan = planRequest(options)
     checkService(service)
     this.#expectOpen()
-    plan.signal?.throwIfAborted()
-    const nowMs = this.#runtime.now()
-    const { promise, request } = this.#requests.call(service, toPayload(payload), plan, nowMs)
+    if (plan.signal?.aborted === true) throw new AdaptnetError('CANCELLED', 'it was cancelled before it was sent')
+    const { promise, request } = this.#requests.call(service, payload, plan, this.#runtime.now())
     this.#wakeFor(request)
     if (plan.signal !== null) {
       request.onAbort = () => this.#requests.cancel(request)
@@ -272,7 +280,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
   }
 
   #unserve(service: string): void {
-    this.#worker.services.delete(service)
+    this.#worker.unserve(service)
     this.#unregister(service)
   }
 

@@ -1,4 +1,5 @@
 import type { ErrorCode } from '../../protocol/errors.ts'
+import type { Destination } from './attempt-writer.ts'
 import type { Due } from './deadlines.ts'
 import type { NodeLink } from './node-link.ts'
 import type { RequestPlan } from './options.ts'
@@ -20,12 +21,14 @@ export interface Reply {
   elapsedMs: number
 }
 
-/** A service as a caller knows it: its name in bytes, made once, and how long its answers take. */
+/** A service as a caller knows it: where its requests go, and how long its answers take. */
 export interface CalledService {
   readonly name: string
-  readonly bytes: Buffer
+  readonly destination: Destination
   readonly latency: Quantile
 }
+
+export const NO_LINKS: readonly NodeLink[] = []
 
 /** Where a request stands (SPEC 6.2 has these as a table). */
 export type RequestState =
@@ -62,7 +65,7 @@ export class PendingRequest implements Due {
   readonly reject: (error: Error) => void
   state: RequestState = 'waiting'
   /** The service, or the service and the journal it is bound to. */
-  receiver: Buffer
+  destination: Destination
   /** The journal it is bound to. */
   pin: string | null = null
   /** Attempts made: the retry count of the next one. */
@@ -85,7 +88,7 @@ export class PendingRequest implements Due {
   /** An attempt that is over, or one that is out beside the latest, may have reached a worker. */
   mayHaveReached = false
   /** Links not to use for the next attempt while there are others. */
-  avoid: NodeLink[] = []
+  avoid: readonly NodeLink[] = NO_LINKS
   /** The last rejection, for the error's text. */
   rejection: Rejection | null = null
   onAbort: (() => void) | null = null
@@ -101,7 +104,7 @@ export class PendingRequest implements Due {
   ) {
     this.counter = counter
     this.service = service
-    this.receiver = service.bytes
+    this.destination = service.destination
     this.payload = payload
     this.plan = plan
     this.calledMs = nowMs

@@ -90,7 +90,8 @@ export class RequestTable {
     let service = this.#services.get(name)
     if (service === undefined) {
       if (this.#services.size >= SERVICES_KEPT_MAX) this.#services.clear()
-      service = { name, bytes: Buffer.from(name, 'latin1'), latency: new Quantile(HEDGE_QUANTILE) }
+      const destination = this.#writer.destination(Buffer.from(name, 'latin1'))
+      service = { name, destination, latency: new Quantile(HEDGE_QUANTILE) }
       this.#services.set(name, service)
     }
     return service

@@ -12,6 +12,7 @@ import type { Deadlines } from './deadlines.ts'
 import { failureOf } from './failure.ts'
 import type { NodeLink } from './node-link.ts'
 import type { RequestPlan } from './options.ts'
+import { NO_LINKS } from './pending-request.ts'
 import type { PendingRequest, Rejection, RequestState } from './pending-request.ts'
 import { Pins } from './pins.ts'
 import { RequestTable } from './request-table.ts'
@@ -177,7 +178,7 @@ export class Requests {
       return false
     }
     request.pin = journal
-    request.receiver = Buffer.from(`${request.service.name}#${journal}`, 'latin1')
+    request.destination = this.#options.writer.destination(Buffer.from(`${request.service.name}#${journal}`, 'latin1'))
     return true
   }
 
@@ -243,7 +244,7 @@ export class Requests {
     deadlines.set(request, request.attemptEndMs)
     const link = chooseLink(links, null, [first], chance)
     if (link === null || link === first || !budget.spend(nowMs)) return
-    if (request.attemptMayHaveReached) request.mayHaveReached = true
+    request.mayHaveReached = true
     request.hedge = link
     this.counters.hedged += 1
     this.#send(request, link, nowMs)
@@ -257,7 +258,8 @@ export class Requests {
     const { link } = request
     if (request.state === 'sent' && link !== null && nowMs < request.attemptEndMs && nowMs >= request.hedgeMs)
       return this.#sendHedge(request, link, nowMs)
-    if (request.attemptMayHaveReached) request.mayHaveReached = true
+    // Written or not: what waits behind a write may still leave, as long as the link lives.
+    if (request.state === 'sent') request.mayHaveReached = true
     if (nowMs >= request.deadlineMs) return this.#fail(request)
     if (request.state === 'sent' && link !== null) {
       link.timedOut(nowMs)
@@ -289,7 +291,7 @@ export class Requests {
   }
 
   #failOver(request: PendingRequest, silent: boolean, nowMs: number): void {
-    request.avoid = []
+    request.avoid = NO_LINKS
     if (!request.attemptMayHaveReached) {
       request.counted -= 1
       return this.#again(request, nowMs, 0)
@@ -331,7 +333,7 @@ export class Requests {
     this.counters.answered += 1
     const { envelope, route } = frame
     const payload = frame.keepPayload()
-    const worker = envelope.toString('latin1', route.senderStart, route.senderEnd)
+    const worker = link.workerName(envelope, route.senderStart, route.senderEnd)
     this.table.answeredBy(worker)
     this.#tellEnd(request, 'reply', worker, payload)
     request.resolve({
@@ -376,13 +378,13 @@ export class Requests {
    * another journal.
    */
   #tryNextBroker(request: PendingRequest, link: NodeLink, nowMs: number): void {
-    request.avoid.push(link)
+    request.avoid = [...request.avoid, link]
     const others = this.#options.links.some((other) => other.usable && !request.avoid.includes(other))
     if (others) {
       request.counted -= 1
       return this.#again(request, nowMs, 0)
     }
-    request.avoid = []
+    request.avoid = NO_LINKS
     if (request.pin !== null && !request.mayHaveReached) {
       this.#pins.forget(request.service.name, request.pin)
       request.pin = null
@@ -405,7 +407,7 @@ export class Requests {
   /** Ends every request: the node closes. */
   closeAll(): void {
     for (const request of this.table.values()) {
-      if (request.attemptMayHaveReached) request.mayHaveReached = true
+      if (request.state === 'sent') request.mayHaveReached = true
       this.#fail(request, { code: 'CLOSED', message: 'the node was closed', retryAfterMs: 0 })
     }
   }

@@ -1,5 +1,6 @@
 import { SESSION_BYTES } from '../../protocol/constants.ts'
-import { counterAt } from '../../protocol/envelope.ts'
+import type { Route } from '../../protocol/route.ts'
+import type { Destination } from './attempt-writer.ts'
 
 /** A client's session that was not heard of for this long has ended; its records go. */
 export const SESSION_LEASE_MS = 600_000
@@ -14,11 +15,40 @@ export interface SeenRequest<Running> {
   answer: Buffer | null
 }
 
-interface Session<Running> {
-  records: Map<number, SeenRequest<Running>>
+/** One client in one of its lifetimes, as a worker knows it. */
+export class ClientSession<Running> {
+  /** `name/instance`. */
+  readonly sender: string
+  readonly sessionBytes: Buffer
+  /** Where answers go. */
+  readonly destination: Destination
+  readonly records: Map<number, SeenRequest<Running>> = new Map()
   /** Counters below are ended at the client. */
-  watermark: number
-  usedMs: number
+  watermark = 0
+  usedMs = 0
+
+  constructor(sender: string, sessionBytes: Buffer, destination: Destination) {
+    this.sender = sender
+    this.sessionBytes = sessionBytes
+    this.destination = destination
+  }
+
+  /** Names the client in journals: its address and its session. */
+  get name(): string {
+    return `${this.sender}/${this.sessionBytes.toString('hex')}`
+  }
+
+  /** Whether this is the session of the envelope that `route` has just read, by `bytes`. */
+  isOf(bytes: Buffer, idStart: number, route: Route): boolean {
+    const { sessionBytes } = this
+    for (let index = SESSION_BYTES - 1; index >= 0; index--)
+      if (sessionBytes[index] !== bytes[idStart + index]) return false
+    const { bytes: sender } = this.destination
+    if (sender.length !== route.senderEnd - route.senderStart) return false
+    for (let index = sender.length - 1; index >= 0; index--)
+      if (sender[index] !== bytes[route.senderStart + index]) return false
+    return true
+  }
 }
 
 /**
@@ -30,9 +60,16 @@ interface Session<Running> {
  * allows; exactly-once requests have their completion in a journal besides.
  */
 export class SeenRequests<Running> {
-  readonly #sessions = new Map<string, Session<Running>>()
+  readonly #destination: (receiver: Buffer) => Destination
+  readonly #sessions = new Map<string, ClientSession<Running>>()
+  /** The session of the last request: requests of one client often come together. */
+  #last: ClientSession<Running> | null = null
   #records = 0
   #bytes = 0
+
+  constructor(destination: (receiver: Buffer) => Destination) {
+    this.#destination = destination
+  }
 
   get size(): number {
     return this.#records
@@ -42,70 +79,32 @@ export class SeenRequests<Running> {
     return this.#bytes
   }
 
-  /**
-   * The record of a request, `null` when there is none, or `ended` when the client waits for it no more: it must not run.
-   * `bytes` holds the id at `idStart`; `sender` is who asks.
-   */
-  find(
-    sender: string,
-    bytes: Buffer,
-    idStart: number,
-    watermark: number,
-    nowMs: number,
-  ): SeenRequest<Running> | 'ended' | null {
-    const session = this.#sessions.get(sessionKey(sender, bytes, idStart))
-    if (session === undefined) return null
-    session.usedMs = nowMs
-    if (watermark > session.watermark) this.#advance(session, watermark)
-    const counter = counterAt(bytes, idStart)
+  /** The session of the envelope that `route` has just read; `idStart` is where an id of it stands. */
+  session(bytes: Buffer, idStart: number, route: Route): ClientSession<Running> {
+    if (this.#last !== null && this.#last.isOf(bytes, idStart, route)) return this.#last
+    const key =
+      bytes.toString('latin1', route.senderStart, route.senderEnd) +
+      bytes.toString('latin1', idStart, idStart + SESSION_BYTES)
+    let session = this.#sessions.get(key)
+    if (session === undefined) {
+      const sender = Buffer.from(bytes.subarray(route.senderStart, route.senderEnd))
+      const sessionBytes = Buffer.from(bytes.subarray(idStart, idStart + SESSION_BYTES))
+      session = new ClientSession(sender.toString('latin1'), sessionBytes, this.#destination(sender))
+      this.#sessions.set(key, session)
+    }
+    this.#last = session
+    return session
+  }
+
+  /** The request with this counter, `null` when there is none, or `ended` when the client waits for it no more. */
+  find(session: ClientSession<Running>, counter: number): SeenRequest<Running> | 'ended' | null {
     return session.records.get(counter) ?? (counter < session.watermark ? 'ended' : null)
   }
 
-  /** Begins the record of a request that starts now. */
-  begin(sender: string, bytes: Buffer, idStart: number, nowMs: number, running: Running): SeenRequest<Running> {
-    const key = sessionKey(sender, bytes, idStart)
-    let session = this.#sessions.get(key)
-    if (session === undefined) {
-      session = { records: new Map(), watermark: 0, usedMs: nowMs }
-      this.#sessions.set(key, session)
-    }
-    const record: SeenRequest<Running> = { running, answerType: 0, answer: null }
-    session.records.set(counterAt(bytes, idStart), record)
-    this.#records += 1
-    if (this.#records > RECORDS_MAX) this.#forgetOldest()
-    return record
-  }
-
-  finish(record: SeenRequest<Running>, answerType: number, answer: Buffer): void {
-    record.running = null
-    record.answerType = answerType
-    record.answer = answer
-    this.#bytes += answer.length
-    while (this.#bytes > REPLY_BYTES_MAX && this.#forgetOldest());
-  }
-
-  /** Forgets a request that was refused after all: a later attempt is as new. */
-  forget(sender: string, idBytes: Buffer): void {
-    const session = this.#sessions.get(sessionKey(sender, idBytes, 0))
-    if (session?.records.delete(counterAt(idBytes, 0)) === true) this.#records -= 1
-  }
-
-  /** The client waits for nothing below the watermark. `bytes` holds an id of its session at `idStart`. */
-  acknowledge(sender: string, bytes: Buffer, idStart: number, watermark: number): void {
-    const session = this.#sessions.get(sessionKey(sender, bytes, idStart))
-    if (session !== undefined && watermark > session.watermark) this.#advance(session, watermark)
-  }
-
-  /** Ends the sessions whose lease is over. */
-  sweep(nowMs: number): void {
-    for (const [key, session] of this.#sessions) {
-      if (nowMs - session.usedMs < SESSION_LEASE_MS) continue
-      for (const counter of session.records.keys()) this.#drop(session, counter)
-      if (session.records.size === 0) this.#sessions.delete(key)
-    }
-  }
-
-  #advance(session: Session<Running>, watermark: number): void {
+  /** The client waits for nothing below the watermark. */
+  acknowledge(session: ClientSession<Running>, watermark: number, nowMs: number): void {
+    session.usedMs = nowMs
+    if (watermark <= session.watermark) return
     const from = session.watermark
     session.watermark = watermark
     // The client names the watermark: never loop over more numbers than there are records.
@@ -114,25 +113,52 @@ export class SeenRequests<Running> {
     else for (const counter of session.records.keys()) if (counter < watermark) this.#drop(session, counter)
   }
 
-  /** Forgets a finished record. What still runs is kept: its handler's answer must find it. */
-  #drop(session: Session<Running>, counter: number): boolean {
-    const record = session.records.get(counter)
-    if (record === undefined || record.running !== null) return false
+  /** Remembers a request that starts now. */
+  begin(session: ClientSession<Running>, counter: number, running: Running): SeenRequest<Running> {
+    const seen: SeenRequest<Running> = { running, answerType: 0, answer: null }
+    session.records.set(counter, seen)
+    this.#records += 1
+    if (this.#records > RECORDS_MAX) this.#forgetOldest()
+    return seen
+  }
+
+  finish(seen: SeenRequest<Running>, answerType: number, answer: Buffer): void {
+    seen.running = null
+    seen.answerType = answerType
+    seen.answer = answer
+    this.#bytes += answer.length
+    while (this.#bytes > REPLY_BYTES_MAX && this.#forgetOldest());
+  }
+
+  /** Forgets a request that was refused after all: a later attempt is as new. */
+  forget(session: ClientSession<Running>, counter: number): void {
+    if (session.records.delete(counter)) this.#records -= 1
+  }
+
+  /** Ends the sessions whose lease is over. */
+  sweep(nowMs: number): void {
+    for (const [key, session] of this.#sessions) {
+      if (nowMs - session.usedMs < SESSION_LEASE_MS) continue
+      for (const counter of session.records.keys()) this.#drop(session, counter)
+      if (session.records.size > 0) continue
+      this.#sessions.delete(key)
+      if (this.#last === session) this.#last = null
+    }
+  }
+
+  /** Forgets a finished request. What still runs is kept: its handler's answer must find it. */
+  #drop(session: ClientSession<Running>, counter: number): boolean {
+    const seen = session.records.get(counter)
+    if (seen === undefined || seen.running !== null) return false
     session.records.delete(counter)
     this.#records -= 1
-    this.#bytes -= record.answer?.length ?? 0
+    this.#bytes -= seen.answer?.length ?? 0
     return true
   }
 
   #forgetOldest(): boolean {
-    for (const [key, session] of this.#sessions) {
+    for (const session of this.#sessions.values())
       for (const counter of session.records.keys()) if (this.#drop(session, counter)) return true
-      if (session.records.size === 0) this.#sessions.delete(key)
-    }
     return false
   }
-}
-
-function sessionKey(sender: string, bytes: Buffer, idStart: number): string {
-  return sender + bytes.toString('latin1', idStart, idStart + SESSION_BYTES)
 }

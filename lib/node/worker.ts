@@ -1,7 +1,8 @@
-import { DeliveryNumber, FrameType, ID_BYTES, TIME_TO_LIVE_MS_MAX } from '../../protocol/constants.ts'
+import { DeliveryNumber, FrameType, TIME_TO_LIVE_MS_MAX } from '../../protocol/constants.ts'
 import { encodeReject } from '../../protocol/control.ts'
-import { readEnvelopeEnd } from '../../protocol/envelope.ts'
+import { EnvelopeEnd, counterAt } from '../../protocol/envelope.ts'
 import type { ErrorCode } from '../../protocol/errors.ts'
+import type { Route } from '../../protocol/route.ts'
 import { hashOf } from '../history.ts'
 import type { HistoryEvent } from '../history.ts'
 import type { Frame } from '../link/frame.ts'
@@ -13,24 +14,51 @@ import type { Answer, Handler } from './execution.ts'
 import { JournaledRuns } from './journaled-runs.ts'
 import type { NodeLink } from './node-link.ts'
 import { SESSION_LEASE_MS, SeenRequests } from './seen-requests.ts'
-import type { SeenRequest } from './seen-requests.ts'
+import type { ClientSession, SeenRequest } from './seen-requests.ts'
 
 const EMPTY = Buffer.alloc(0)
 /** Divides a service from the journal that an exactly-once request is bound to, in the receiver (SPEC 6.6). */
 const PIN = '#'
 
 /** A service that this node serves. */
-export interface ServedService {
+export interface ServeTerms {
   name: string
   handler: Handler
   concurrency: number
   journal: CompletionJournal
   /** Handlers record completions themselves, in the transaction of their effect. */
   transactional: boolean
-  running: number
-  /** Accepted and not started: each broker may send `concurrency`, so several together may send more. */
-  waiting: Execution[]
 }
+
+export class ServedService {
+  readonly name: string
+  readonly #nameBytes: Buffer
+  readonly handler: Handler
+  readonly concurrency: number
+  readonly journal: CompletionJournal
+  readonly transactional: boolean
+  running = 0
+  /** Accepted and not started: each broker may send `concurrency`, so several together may send more. */
+  readonly waiting: Execution[] = []
+
+  constructor(terms: ServeTerms) {
+    this.name = terms.name
+    this.#nameBytes = Buffer.from(terms.name, 'latin1')
+    this.handler = terms.handler
+    this.concurrency = terms.concurrency
+    this.journal = terms.journal
+    this.transactional = terms.transactional
+  }
+
+  isNamed(bytes: Buffer, start: number, end: number): boolean {
+    const own = this.#nameBytes
+    if (own.length !== end - start) return false
+    for (let index = own.length - 1; index >= 0; index--) if (own[index] !== bytes[start + index]) return false
+    return true
+  }
+}
+
+type Client = ClientSession<Execution>
 
 export interface WorkerCounters {
   /** Handlers started. */
@@ -62,13 +90,17 @@ export interface WorkerOptions {
 export class Worker {
   readonly counters: WorkerCounters = { started: 0, answered: 0, joined: 0, repeated: 0, refused: 0 }
   readonly services: Map<string, ServedService> = new Map()
-  readonly seen: SeenRequests<Execution> = new SeenRequests()
+  readonly seen: SeenRequests<Execution>
   readonly journaled: JournaledRuns
   readonly #options: WorkerOptions
+  readonly #envelopeEnd: EnvelopeEnd = new EnvelopeEnd()
+  /** The service of the last request: most workers serve few. */
+  #lastServed: ServedService | null = null
   #active = 0
 
   constructor(options: WorkerOptions) {
     this.#options = options
+    this.seen = new SeenRequests((receiver) => options.writer.destination(receiver))
     this.journaled = new JournaledRuns({
       run: (execution) => this.#call(execution),
       answer: (execution, type, payload) => this.#complete(execution, type, payload),
@@ -86,8 +118,15 @@ export class Worker {
     return this.#active
   }
 
-  serve(options: Omit<ServedService, 'running' | 'waiting'>): void {
-    this.services.set(options.name, { ...options, running: 0, waiting: [] })
+  serve(terms: ServeTerms): void {
+    this.services.set(terms.name, new ServedService(terms))
+    this.#lastServed = null
+  }
+
+  /** Serves it no more; what runs is finished. */
+  unserve(name: string): void {
+    this.services.delete(name)
+    this.#lastServed = null
   }
 
   // --- requests in
@@ -95,42 +134,36 @@ export class Worker {
   /** A REQUEST came by `link`. */
   request(link: NodeLink, frame: Frame, nowMs: number): void {
     const { route, envelope } = frame
-    const { watermark, delivery, headers } = readEnvelopeEnd(envelope, route, frame.envelopeEnd)
-    const senderBytes = Buffer.from(envelope.subarray(route.senderStart, route.senderEnd))
-    const idBytes = Buffer.from(envelope.subarray(route.idStart, route.idStart + ID_BYTES))
-    const sender = senderBytes.toString('latin1')
-    const refuse = (code: ErrorCode, message: string): void => {
-      this.counters.refused += 1
-      this.#answer(link, senderBytes, idBytes, FrameType.REJECT, encodeReject({ code, message, retryAfterMs: 0 }))
-    }
-    const known = this.seen.find(sender, envelope, route.idStart, watermark, nowMs)
-    if (known === 'ended') return refuse('EXPIRED', 'the caller waits for it no more')
-    if (known !== null) return this.#duplicate(known, link, senderBytes, idBytes, route.retryCount)
-    const [name = '', pin] = envelope.toString('latin1', route.receiverStart, route.receiverEnd).split(PIN)
-    const served = this.services.get(name)
-    if (served === undefined) return refuse('NOT_STARTED', 'this worker does not serve it any more')
-    const exactly = delivery === DeliveryNumber['exactly-once']
-    if (exactly && pin !== served.journal.id)
-      return refuse('NOT_STARTED', 'the request is bound to a journal that this worker does not keep')
-    if (route.timeToLiveMs <= 0) return refuse('EXPIRED', 'no time was left when it arrived')
+    const end = this.#envelopeEnd
+    end.read(envelope, route, frame.envelopeEnd)
+    const session = this.seen.session(envelope, route.idStart, route)
+    const counter = counterAt(envelope, route.idStart)
+    this.seen.acknowledge(session, end.watermark, nowMs)
+    const known = this.seen.find(session, counter)
+    if (known === 'ended') return this.#turnAway(link, session, counter, 'EXPIRED', 'the caller waits for it no more')
+    if (known !== null) return this.#duplicate(known, link, session, counter, route.retryCount)
+    const exactly = end.delivery === DeliveryNumber['exactly-once']
+    const served = this.#servedBy(envelope, route, exactly)
+    if (served === null) return this.#turnAway(link, session, counter, 'NOT_STARTED', 'this worker does not serve it')
+    if (route.timeToLiveMs <= 0)
+      return this.#turnAway(link, session, counter, 'EXPIRED', 'no time was left when it arrived')
     if (served.waiting.length >= served.concurrency * this.#options.links.length)
-      return refuse('BUSY', `${served.waiting.length} requests wait here already`)
+      return this.#turnAway(link, session, counter, 'BUSY', `${served.waiting.length} requests wait here already`)
     const execution = new Execution({
       served,
       link,
       payload: frame.keepPayload(),
-      sender,
-      senderBytes,
-      idBytes,
+      session,
+      counter,
       retryCount: route.retryCount,
       possibleDuplicate: route.possibleDuplicate,
-      headers,
+      headers: end.headers,
       deadlineMs: nowMs + Math.min(route.timeToLiveMs, TIME_TO_LIVE_MS_MAX),
       clock: this.#options.clock,
       journal: exactly ? served.journal : null,
     })
-    if (exactly) this.journaled.heard(served.journal, execution.key.client, watermark, nowMs)
-    execution.seen = this.seen.begin(sender, envelope, route.idStart, nowMs, execution)
+    if (exactly) this.journaled.heard(served.journal, session.name, end.watermark, nowMs)
+    execution.seen = this.seen.begin(session, counter, execution)
     link.work += 1
     this.#active += 1
     this.#options.deadlines.set(execution, execution.deadlineMs)
@@ -138,17 +171,34 @@ export class Worker {
     else served.waiting.push(execution)
   }
 
+  /** What is served under the receiver's name, if a journal that it names is the one kept for it. */
+  #servedBy(bytes: Buffer, route: Route, exactly: boolean): ServedService | null {
+    const last = this.#lastServed
+    if (!exactly && last !== null && last.isNamed(bytes, route.receiverStart, route.receiverEnd)) return last
+    const [name = '', pin] = bytes.toString('latin1', route.receiverStart, route.receiverEnd).split(PIN)
+    const served = this.services.get(name)
+    if (served === undefined || (exactly && pin !== served.journal.id)) return null
+    this.#lastServed = served
+    return served
+  }
+
+  /** Refuses a request that was not accepted. */
+  #turnAway(link: NodeLink, session: Client, counter: number, code: ErrorCode, message: string): void {
+    this.counters.refused += 1
+    this.#answer(link, session, counter, FrameType.REJECT, encodeReject({ code, message, retryAfterMs: 0 }))
+  }
+
   #duplicate(
     known: SeenRequest<Execution>,
     link: NodeLink,
-    senderBytes: Buffer,
-    idBytes: Buffer,
+    session: Client,
+    counter: number,
     retryCount: number,
   ): void {
     const { running } = known
     if (running === null) {
       this.counters.repeated += 1
-      this.#answer(link, senderBytes, idBytes, known.answerType, known.answer ?? EMPTY)
+      this.#answer(link, session, counter, known.answerType, known.answer ?? EMPTY)
       return
     }
     this.counters.joined += 1
@@ -162,8 +212,8 @@ export class Worker {
   /** A CANCEL came. */
   cancel(frame: Frame): void {
     const { route, envelope } = frame
-    const sender = envelope.toString('latin1', route.senderStart, route.senderEnd)
-    const known = this.seen.find(sender, envelope, route.originalIdStart, 0, this.#options.clock())
+    const session = this.seen.session(envelope, route.originalIdStart, route)
+    const known = this.seen.find(session, counterAt(envelope, route.originalIdStart))
     if (known === null || known === 'ended' || known.running === null) return
     known.running.abort('CANCELLED')
     this.#withdraw(known.running, 'CANCELLED')
@@ -172,11 +222,12 @@ export class Worker {
   /** An ACKNOWLEDGE came: the caller waits for nothing below its watermark. */
   acknowledge(frame: Frame, nowMs: number): void {
     const { route, envelope } = frame
-    const { watermark } = readEnvelopeEnd(envelope, route, frame.envelopeEnd)
-    const sender = envelope.toString('latin1', route.senderStart, route.senderEnd)
-    this.seen.acknowledge(sender, envelope, route.idStart, watermark)
-    const client = `${sender}/${envelope.toString('hex', route.idStart, route.idStart + ID_BYTES / 2)}`
-    for (const { journal } of this.services.values()) this.journaled.heard(journal, client, watermark, nowMs, true)
+    this.#envelopeEnd.read(envelope, route, frame.envelopeEnd)
+    const { watermark } = this.#envelopeEnd
+    const session = this.seen.session(envelope, route.idStart, route)
+    this.seen.acknowledge(session, watermark, nowMs)
+    for (const { journal } of this.services.values())
+      this.journaled.heard(journal, session.name, watermark, nowMs, true)
   }
 
   /** Ends the sessions of clients that have not been heard of for their lease. */
@@ -262,7 +313,7 @@ export class Worker {
   /** Answers a request that did not run, and forgets it: a later attempt is as new. */
   #refuse(execution: Execution, code: ErrorCode, message: string, retryAfterMs: number): void {
     this.counters.refused += 1
-    this.seen.forget(execution.sender, execution.idBytes)
+    this.seen.forget(execution.session, execution.counter)
     this.#leave(execution, FrameType.REJECT, encodeReject({ code, message, retryAfterMs }))
   }
 
@@ -272,7 +323,7 @@ export class Worker {
     link.work -= 1
     this.#active -= 1
     served.running -= 1
-    this.#answer(link, execution.senderBytes, execution.idBytes, type, answer)
+    this.#answer(link, execution.session, execution.counter, type, answer)
     this.#startWaiting(served)
     this.#options.ended()
   }
@@ -286,9 +337,9 @@ export class Worker {
   }
 
   /** Sends an answer. When its link is gone it is remembered, and the caller's retry fetches it. */
-  #answer(link: NodeLink, receiver: Buffer, originalId: Buffer, type: number, payload: Buffer): void {
+  #answer(link: NodeLink, client: Client, counter: number, type: number, payload: Buffer): void {
     if (!link.link.open) return
     this.counters.answered += 1
-    this.#options.writer.answer(link, type, receiver, originalId, payload)
+    this.#options.writer.answer(link, type, client.destination, client.sessionBytes, counter, payload)
   }
 }

@@ -1,0 +1,120 @@
+/** `adaptnet inspect`: lists what captured bytes say. It needs no net and no identity, and opens no box. */
+import { createReadStream, existsSync } from 'node:fs'
+import { AdaptnetError } from '../../protocol/errors.ts'
+import { CAPTURE_KINDS, annotate } from './annotate.ts'
+import type { CaptureKind } from './annotate.ts'
+import { CaptureError } from './capture.ts'
+import type { Note } from './capture.ts'
+import type { CommandIo } from './command.ts'
+import { ExitCode, UsageError, runCommand } from './command.ts'
+import { tellingFailures } from './failure.ts'
+
+const CAPTURE_BYTES_MAX = 64 * 1_048_576
+const HEX_PER_LINE = 16
+/** Of a long piece the first lines are shown; what follows is counted. */
+const LINES_MAX = 4
+const JSON_BYTES_MAX = 256
+const HEX_COLUMNS = HEX_PER_LINE * 3 - 1
+
+const SHAPE = {
+  operands: ['[HEX | FILE]'],
+  options: { as: { type: 'string' }, json: { type: 'boolean' } },
+  usage: `usage: adaptnet inspect [HEX | FILE] [--as KIND] [--json]
+
+Lists what captured bytes say: offset, bytes, meaning. They are given as hexadecimal text, or as a file or standard input
+of such text or of the bytes themselves: one direction of a connection, from its first byte or from a record on.
+What is encrypted is shown by its lengths.
+
+  --as KIND           what the bytes are: ${CAPTURE_KINDS.join(', ')}
+  --json              print one JSON object per line
+
+example: adaptnet inspect 41444150544e455401010200`,
+} as const
+
+/** `adaptnet inspect ...`; gives the exit code. */
+export function inspect(args: string[], io: CommandIo): Promise<number> {
+  return runCommand(SHAPE, args, io, ({ values, operands }) => {
+    const kind = (values.as ?? 'stream') as CaptureKind
+    if (!CAPTURE_KINDS.includes(kind)) throw new UsageError(`--as is one of ${CAPTURE_KINDS.join(', ')}, not '${kind}'`)
+    const asJson = values.json === true
+    return tellingFailures(asJson, io, async () => {
+      const bytes = await readCapture(operands[0])
+      const show = (note: Note): void => {
+        if (asJson) io.out(JSON.stringify(asObject(note, bytes)))
+        else for (const line of asLines(note, bytes)) io.out(line)
+      }
+      try {
+        annotate(bytes, kind, show)
+      } catch (error) {
+        if (!(error instanceof CaptureError)) throw error
+        const { code, offset, message } = error
+        if (asJson) io.err(JSON.stringify({ code, offset, message }))
+        else io.err(`adaptnet: ${code}: at offset ${offset}: ${message}`)
+        return ExitCode.FAILED
+      }
+      return ExitCode.DONE
+    })
+  })
+}
+
+async function readCapture(operand: string | undefined): Promise<Buffer> {
+  // A file may be named `cafe`: what exists is meant.
+  if (operand !== undefined && !existsSync(operand)) {
+    const bytes = fromHex(operand)
+    if (bytes !== null) return bytes
+  }
+  const chunks: Buffer[] = []
+  let length = 0
+  try {
+    const input = operand === undefined ? process.stdin : createReadStream(operand)
+    for await (const chunk of input as AsyncIterable<Buffer>) {
+      length += chunk.length
+      if (length > CAPTURE_BYTES_MAX)
+        throw new AdaptnetError('INVALID_ARGUMENT', `the capture has more than ${CAPTURE_BYTES_MAX} bytes`)
+      chunks.push(chunk)
+    }
+  } catch (cause) {
+    if (cause instanceof AdaptnetError) throw cause
+    const why = cause instanceof Error && 'code' in cause ? String(cause.code) : String(cause)
+    const what = operand === undefined ? 'standard input' : JSON.stringify(operand)
+    throw new AdaptnetError('INVALID_ARGUMENT', `${what} is neither hexadecimal text nor a file to read: ${why}`, {
+      cause,
+    })
+  }
+  const bytes = Buffer.concat(chunks)
+  return fromHex(bytes.toString('latin1')) ?? bytes
+}
+
+/** Null for what is not hexadecimal text: pairs of digits, with white space anywhere. */
+function fromHex(text: string): Buffer | null {
+  const digits = text.replace(/\s+/g, '')
+  return digits.length > 0 && digits.length % 2 === 0 && /^[0-9a-fA-F]+$/.test(digits)
+    ? Buffer.from(digits, 'hex')
+    : null
+}
+
+function asObject(note: Note, bytes: Buffer): Record<string, unknown> {
+  const { offset, length, depth, name, value } = note
+  const shown = bytes.subarray(offset, offset + Math.min(length, JSON_BYTES_MAX))
+  return { offset, length, depth, name, value, bytes: shown.toString('hex') }
+}
+
+function asLines(note: Note, bytes: Buffer): string[] {
+  const { offset, length, depth, name, value } = note
+  const meaning = `${'  '.repeat(depth)}${name}${value === '' ? '' : `: ${value}`}`
+  const lines = [line(offset, bytes.subarray(offset, offset + Math.min(length, HEX_PER_LINE)), meaning)]
+  for (let index = 1; index * HEX_PER_LINE < length; index++) {
+    const at = index * HEX_PER_LINE
+    if (index === LINES_MAX) {
+      lines.push(`${' '.repeat(8)}... ${length - at} bytes more`)
+      break
+    }
+    lines.push(line(offset + at, bytes.subarray(offset + at, offset + Math.min(length, at + HEX_PER_LINE)), ''))
+  }
+  return lines
+}
+
+function line(offset: number, bytes: Buffer, meaning: string): string {
+  const hex = bytes.toString('hex').replace(/..(?=.)/g, '$& ')
+  return `${String(offset).padStart(6)}  ${hex.padEnd(HEX_COLUMNS)}  ${meaning}`.trimEnd()
+}

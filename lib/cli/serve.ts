@@ -1,0 +1,178 @@
+/** `adaptnet serve`: makes any program a worker. The payload is its standard input, its standard output the reply. */
+import { availableParallelism } from 'node:os'
+import { BROKER_PORT, CONCURRENCY_MAX, PAYLOAD_BYTES_MAX, TIME_TO_LIVE_MS_MAX } from '../../protocol/constants.ts'
+import { AdaptnetError } from '../../protocol/errors.ts'
+import type { Node, NodeEvent } from '../node/node.ts'
+import { connect } from '../transport/connect.ts'
+import type { CommandIo } from './command.ts'
+import { ExitCode, UsageError, parseInteger, runCommand } from './command.ts'
+import { EventLines, reason } from './event-lines.ts'
+import { tellingFailures } from './failure.ts'
+import { Program } from './program.ts'
+import { Stop } from './stop.ts'
+
+const SHAPE = {
+  operands: ['SERVICE'],
+  rest: 'COMMAND',
+  options: {
+    identity: { type: 'string' },
+    broker: { type: 'string', multiple: true },
+    concurrency: { type: 'string' },
+    timeout: { type: 'string' },
+    plain: { type: 'boolean' },
+    json: { type: 'boolean' },
+  },
+  usage: `usage: adaptnet serve SERVICE --identity FILE [--broker HOST:PORT]... [--concurrency N] [--timeout MS]
+                      [--plain] [--json] -- COMMAND [ARG...]
+
+Serves SERVICE by running COMMAND once for each request: the payload on its standard input, the reply from its standard
+output, ${PAYLOAD_BYTES_MAX} bytes at most. If it fails, the caller gets WORKER_ERROR with what it wrote to standard
+error. SIGTERM and Ctrl-C let the programs that run finish; a second one ends them.
+
+  --identity FILE     an identity admitted with --serve SERVICE
+  --broker HOST:PORT  a broker to start with; the others are learned from it; 127.0.0.1:${BROKER_PORT} by default
+  --concurrency N     how many run at a time; by default as many as this machine has cores
+  --timeout MS        end a program that takes longer; without it, when its caller waits no more
+  --plain             no encryption, where the brokers run so too
+  --json              print one JSON object per line
+
+example: adaptnet serve upper --identity net/worker.identity -- tr a-z A-Z`,
+} as const
+
+/** `adaptnet serve ...`; gives the exit code. */
+export function serve(args: string[], io: CommandIo): Promise<number> {
+  return runCommand(SHAPE, args, io, ({ values, operands, rest }) => {
+    const [service = ''] = operands
+    const [command = '', ...commandArgs] = rest
+    if (values.identity === undefined) throw new UsageError('--identity is missing')
+    const timeoutMs = parseInteger(values.timeout, '--timeout', { min: 1, max: TIME_TO_LIVE_MS_MAX })
+    const options: ServeOptions = {
+      service,
+      identity: values.identity,
+      brokers: values.broker ?? [`127.0.0.1:${BROKER_PORT}`],
+      concurrency:
+        parseInteger(values.concurrency, '--concurrency', { min: 1, max: CONCURRENCY_MAX }) ?? availableParallelism(),
+      mode: values.plain === true ? 'plain' : 'noise',
+      program: new Program({ command, args: commandArgs, timeoutMs }),
+    }
+    return tellingFailures(values.json, io, () =>
+      run(options, new EventLines(io, values.json), new Stop(() => ExitCode.FAILED)),
+    )
+  })
+}
+
+interface ServeOptions {
+  service: string
+  identity: string
+  brokers: readonly string[]
+  concurrency: number
+  mode: 'noise' | 'plain'
+  program: Program
+}
+
+async function run(options: ServeOptions, lines: EventLines, stop: Stop): Promise<void> {
+  const { service, program } = options
+  const killAll = (): void => program.killAll()
+  process.on('exit', killAll)
+  const counts = { requests: 0, errors: 0 }
+  const startedMs = performance.now()
+  try {
+    const { identity, brokers, mode } = options
+    const node = await connect({ identity, brokers, mode, signal: stop.signal })
+    const closing = new AbortController()
+    const told = tellEvents(node, lines, closing.signal)
+    try {
+      await offer(node, options, counts, lines, stop)
+      await stop.asked
+      lines.write({ type: 'stopping' }, 'stopping: finishing what runs')
+      closing.abort()
+      await node.drain()
+    } finally {
+      closing.abort()
+      await node.close()
+      await told
+    }
+  } catch (error) {
+    // Told to stop before it was linked or accepted: there is nothing to finish, and nothing went wrong.
+    if (stop.first === null || !(error instanceof AdaptnetError)) throw error
+  } finally {
+    const seconds = Math.round(performance.now() - startedMs) / 1_000
+    if (stop.first !== null)
+      lines.write(
+        { type: 'served', service, ...counts, seconds },
+        `served ${service}: ${counts.requests} requests, ${counts.errors} errors, in ${seconds} s`,
+      )
+    lines.end()
+    process.off('exit', killAll)
+    stop.release()
+  }
+}
+
+/** Resolves when a broker has accepted the service. */
+async function offer(
+  node: Node,
+  options: ServeOptions,
+  counts: { requests: number; errors: number },
+  lines: EventLines,
+  stop: Stop,
+): Promise<void> {
+  const { service, program, concurrency } = options
+  // Only until a broker has answered: afterwards a signal drains.
+  const abandon = (): void => void node.close()
+  stop.signal.addEventListener('abort', abandon)
+  try {
+    await node.serve(
+      service,
+      async (request) => {
+        counts.requests += 1
+        try {
+          return await program.run(request.payload, request.signal)
+        } catch (error) {
+          counts.errors += 1
+          const { id, sender } = request
+          const message = error instanceof Error ? error.message : String(error)
+          lines.writeLimited({ type: 'error', id, sender, message }, `failed for ${sender}: ${message}`)
+          throw error
+        }
+      },
+      { concurrency },
+    )
+  } finally {
+    stop.signal.removeEventListener('abort', abandon)
+  }
+  const { address, brokers } = node
+  lines.write(
+    { type: 'serving', service, node: address, brokers, concurrency },
+    `${address} serves ${service} through ${brokers.join(' and ')}, ${concurrency} at a time`,
+  )
+}
+
+/** Until `closing`: that the links end then is no news. */
+async function tellEvents(node: Node, lines: EventLines, closing: AbortSignal): Promise<void> {
+  // A broker that stays away is tried for ever: it is told once, not at each try. Bounded by the addresses a node keeps.
+  const away = new Map<string, string>()
+  for await (const event of node.events) {
+    if (event.type === 'brokers' || closing.aborted) continue
+    if (event.type === 'linked') away.delete(event.remote)
+    if (event.type === 'refused') {
+      if (event.code === 'DUPLICATE_LINK' || away.get(event.remote) === event.code) continue
+      away.set(event.remote, event.code)
+    }
+    lines.writeLimited({ ...event }, describe(event))
+  }
+}
+
+function describe(event: Exclude<NodeEvent, { type: 'brokers' }>): string {
+  switch (event.type) {
+    case 'linked':
+      return `linked to ${event.broker} at ${event.remote}`
+    case 'unlinked':
+      return `unlinked from ${event.broker}: ${reason(event)}`
+    case 'refused':
+      return `no link to ${event.remote}: ${reason(event)}`
+    case 'draining':
+      return `${event.broker} drains`
+    default:
+      return event satisfies never
+  }
+}
