@@ -72,7 +72,7 @@ t.test('create', async (t) => {
   const before = readFileSync(join(dir, 'authority.key'))
   const again = await run('create', dir)
   t.equal(again.code, 1)
-  t.match(again.err, /authority\.key exists and is not overwritten \(ALREADY_EXISTS\)/)
+  t.match(again.err, /ALREADY_EXISTS: .*authority\.key exists and is not overwritten/)
   t.same(readFileSync(join(dir, 'authority.key')), before)
 
   const half = t.testdir({ half: { 'net.json': 'of another net' } })
@@ -201,7 +201,7 @@ t.test('admit', async (t) => {
   t.test('needs the authority', async (t) => {
     const { code, err } = await run('admit', join(dir, 'nowhere'), 'x', '--json')
     t.equal(code, 1)
-    t.match(JSON.parse(err), { error: 'IDENTITY_MISSING', message: /authority\.key/ })
+    t.match(JSON.parse(err), { code: 'IDENTITY_MISSING', message: /authority\.key/ })
   })
 })
 
@@ -271,7 +271,7 @@ t.test('revoke', async (t) => {
     t.match(await run('revoke', other, 'a'), { code: 1, err: /CERTIFICATE_FOREIGN/ })
     for (const line of ['{"name":"a"', '{"name":"a"}', 'null', '7']) {
       writeFileSync(join(dir, 'admitted.jsonl'), `\n${line}\n`)
-      t.match(await run('revoke', dir, 'a'), { code: 1, err: /admitted\.jsonl:2: .*IDENTITY_MALFORMED/ })
+      t.match(await run('revoke', dir, 'a'), { code: 1, err: /IDENTITY_MALFORMED: .*admitted\.jsonl:2: / })
     }
   })
 
@@ -367,7 +367,7 @@ t.test('show', async (t) => {
   t.test('fails on what it cannot read', async (t) => {
     writeFileSync(join(dir, 'broken'), '{')
     t.match(await run('show', join(dir, 'broken')), { code: 1, err: /IDENTITY_MALFORMED/ })
-    t.match(await run('show', join(dir, 'absent')), { code: 1, err: /there is no file .*absent \(IDENTITY_MISSING\)/ })
+    t.match(await run('show', join(dir, 'absent')), { code: 1, err: /IDENTITY_MISSING: there is no file .*absent/ })
   })
 })
 

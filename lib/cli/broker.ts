@@ -8,7 +8,6 @@ import { readIdentity } from '../transport/identity-files.ts'
 import type { CommandIo } from './command.ts'
 import { ExitCode, UsageError, runCommand } from './command.ts'
 import { EventLines, reason } from './event-lines.ts'
-import { tellingFailures } from './failure.ts'
 import { serveMetrics } from './metrics.ts'
 import type { MetricsServer } from './metrics.ts'
 import { Stop } from './stop.ts'
@@ -51,9 +50,7 @@ export function broker(args: string[], io: CommandIo): Promise<number> {
     const { identity, listen } = values
     if (identity === undefined) throw new UsageError('--identity is missing')
     if (listen === undefined) throw new UsageError('--listen is missing')
-    return tellingFailures(values.json, io, () =>
-      run({ ...values, identity, listen }, new EventLines(io, values.json), new Stop(() => ExitCode.FAILED)),
-    )
+    return run({ ...values, identity, listen }, new EventLines(io, values.json), new Stop(() => ExitCode.FAILED))
   })
 }
 

@@ -9,8 +9,7 @@ import type { Reply } from '../node/pending-request.ts'
 import { connect } from '../transport/connect.ts'
 import { callRepeatedly } from './call-repeat.ts'
 import type { CommandIo } from './command.ts'
-import { UsageError, parseInteger, runCommand } from './command.ts'
-import { tellFailure, tellingFailures } from './failure.ts'
+import { UsageError, parseInteger, runCommand, tellFailure } from './command.ts'
 import { SignalExit, Stop } from './stop.ts'
 
 const REPEAT_MAX = 1_000_000_000
@@ -57,7 +56,7 @@ example: adaptnet call upper --identity net/client.identity --text hello`,
 
 /** `adaptnet call ...`; gives the exit code. */
 export function call(args: string[], io: CommandIo): Promise<number> {
-  return runCommand(SHAPE, args, io, ({ values, operands }) => {
+  return runCommand(SHAPE, args, io, async ({ values, operands }) => {
     const [service = ''] = operands
     const { identity, file, text, json } = values
     if (identity === undefined) throw new UsageError('--identity is missing')
@@ -74,31 +73,29 @@ export function call(args: string[], io: CommandIo): Promise<number> {
     const repeat = parseInteger(values.repeat, '--repeat', { min: 1, max: REPEAT_MAX }) ?? 1
     const concurrency = parseInteger(values.concurrency, '--concurrency', { min: 1, max: CONCURRENCY_MAX }) ?? 1
     if (concurrency > 1 && values.repeat === undefined) throw new UsageError('--concurrency needs --repeat')
-    return tellingFailures(json, io, async () => {
-      const stop = new Stop((signal) => SignalExit[signal])
+    const stop = new Stop((signal) => SignalExit[signal])
+    try {
+      const payload = text === undefined ? await readPayload(file, stop) : Buffer.from(text)
+      const node = await connect({
+        identity,
+        brokers: values.broker ?? [`127.0.0.1:${BROKER_PORT}`],
+        mode: values.plain === true ? 'plain' : 'noise',
+        signal: stop.signal,
+      })
       try {
-        const payload = text === undefined ? await readPayload(file, stop) : Buffer.from(text)
-        const node = await connect({
-          identity,
-          brokers: values.broker ?? [`127.0.0.1:${BROKER_PORT}`],
-          mode: values.plain === true ? 'plain' : 'noise',
-          signal: stop.signal,
-        })
-        try {
-          if (repeat === 1) return await callOnce({ node, service, payload, request, stop, json: json === true }, io)
-          const options = { node, service, payload, request, repeat, concurrency, stop }
-          return await callRepeatedly(options, json === true, io)
-        } finally {
-          await node.close()
-        }
-      } catch (error) {
-        if (stop.first === null || !(error instanceof AdaptnetError)) throw error
-        tellFailure(error, json === true, io)
-        return SignalExit[stop.first]
+        if (repeat === 1) return await callOnce({ node, service, payload, request, stop, json: json === true }, io)
+        const options = { node, service, payload, request, repeat, concurrency, stop }
+        return await callRepeatedly(options, json === true, io)
       } finally {
-        stop.release()
+        await node.close()
       }
-    })
+    } catch (error) {
+      if (stop.first === null || !(error instanceof AdaptnetError)) throw error
+      tellFailure(error, json === true, io)
+      return SignalExit[stop.first]
+    } finally {
+      stop.release()
+    }
   })
 }
 

@@ -130,10 +130,19 @@ export async function runCommand<Options extends CommandOptions>(
       io.err(error instanceof Error ? (error.stack ?? error.message) : String(error))
       return ExitCode.FAILED
     }
-    if (asJson) io.err(JSON.stringify({ error: error.code, message: error.message }))
-    else io.err(`adaptnet: ${error.message} (${error.code})`)
-    return error.code === 'INVALID_ARGUMENT' ? ExitCode.WRONG_USAGE : ExitCode.FAILED
+    return tellFailure(error, asJson, io)
   }
+}
+
+/**
+ * Tells an error of this library in one line, its stable code first, so that a script can cut it off; or as an object.
+ * Gives the exit code.
+ */
+export function tellFailure(error: AdaptnetError, asJson: boolean, io: CommandIo): ExitCode {
+  const { code, message, attempts, retryAfterMs } = error
+  if (asJson) io.err(JSON.stringify({ code, message, attempts, retryAfterMs }))
+  else io.err(`adaptnet: ${code}: ${message}`)
+  return code === 'INVALID_ARGUMENT' ? ExitCode.WRONG_USAGE : ExitCode.FAILED
 }
 
 /** Tells a mistake with the usage; for those who choose a command before there is a shape. */

@@ -7,7 +7,6 @@ import { CaptureError } from './capture.ts'
 import type { Note } from './capture.ts'
 import type { CommandIo } from './command.ts'
 import { ExitCode, UsageError, runCommand } from './command.ts'
-import { tellingFailures } from './failure.ts'
 
 const CAPTURE_BYTES_MAX = 64 * 1_048_576
 const HEX_PER_LINE = 16
@@ -33,27 +32,25 @@ example: adaptnet inspect 41444150544e455401010200`,
 
 /** `adaptnet inspect ...`; gives the exit code. */
 export function inspect(args: string[], io: CommandIo): Promise<number> {
-  return runCommand(SHAPE, args, io, ({ values, operands }) => {
+  return runCommand(SHAPE, args, io, async ({ values, operands }) => {
     const kind = (values.as ?? 'stream') as CaptureKind
     if (!CAPTURE_KINDS.includes(kind)) throw new UsageError(`--as is one of ${CAPTURE_KINDS.join(', ')}, not '${kind}'`)
     const asJson = values.json === true
-    return tellingFailures(asJson, io, async () => {
-      const bytes = await readCapture(operands[0])
-      const show = (note: Note): void => {
-        if (asJson) io.out(JSON.stringify(asObject(note, bytes)))
-        else for (const line of asLines(note, bytes)) io.out(line)
-      }
-      try {
-        annotate(bytes, kind, show)
-      } catch (error) {
-        if (!(error instanceof CaptureError)) throw error
-        const { code, offset, message } = error
-        if (asJson) io.err(JSON.stringify({ code, offset, message }))
-        else io.err(`adaptnet: ${code}: at offset ${offset}: ${message}`)
-        return ExitCode.FAILED
-      }
-      return ExitCode.DONE
-    })
+    const bytes = await readCapture(operands[0])
+    const show = (note: Note): void => {
+      if (asJson) io.out(JSON.stringify(asObject(note, bytes)))
+      else for (const line of asLines(note, bytes)) io.out(line)
+    }
+    try {
+      annotate(bytes, kind, show)
+    } catch (error) {
+      if (!(error instanceof CaptureError)) throw error
+      const { code, offset, message } = error
+      if (asJson) io.err(JSON.stringify({ code, offset, message }))
+      else io.err(`adaptnet: ${code}: at offset ${offset}: ${message}`)
+      return ExitCode.FAILED
+    }
+    return ExitCode.DONE
   })
 }
 

@@ -6,8 +6,7 @@
 import { AdaptnetError } from '../../protocol/errors.ts'
 import { VERSION } from '../version.ts'
 import type { CommandIo } from './command.ts'
-import { ExitCode, wrongUsage } from './command.ts'
-import { tellFailure } from './failure.ts'
+import { ExitCode, wrongUsage, tellFailure } from './command.ts'
 
 type Run = (args: string[], io: CommandIo) => Promise<number>
 

@@ -77,6 +77,6 @@ export class Progress {
 
   /** A line that wraps cannot be written over. */
   #cut(line: string): string {
-    return line.slice(0, Math.max(1, (this.#stream.columns ?? COLUMNS_DEFAULT) - 1))
+    return line.slice(0, Math.max(1, (this.#stream.columns || COLUMNS_DEFAULT) - 1))
   }
 }

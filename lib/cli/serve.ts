@@ -7,7 +7,6 @@ import { connect } from '../transport/connect.ts'
 import type { CommandIo } from './command.ts'
 import { ExitCode, UsageError, parseInteger, runCommand } from './command.ts'
 import { EventLines, reason } from './event-lines.ts'
-import { tellingFailures } from './failure.ts'
 import { Program } from './program.ts'
 import { Stop } from './stop.ts'
 
@@ -55,9 +54,7 @@ export function serve(args: string[], io: CommandIo): Promise<number> {
       mode: values.plain === true ? 'plain' : 'noise',
       program: new Program({ command, args: commandArgs, timeoutMs }),
     }
-    return tellingFailures(values.json, io, () =>
-      run(options, new EventLines(io, values.json), new Stop(() => ExitCode.FAILED)),
-    )
+    return run(options, new EventLines(io, values.json), new Stop(() => ExitCode.FAILED))
   })
 }
 

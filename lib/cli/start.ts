@@ -120,10 +120,10 @@ async function run(
 function explain(error: unknown, signal: AbortSignal, asJson: boolean, io: CommandIo): number {
   const interrupted = SIGNALS.find((name) => name === signal.reason)
   if (interrupted !== undefined) {
-    io.err(asJson ? JSON.stringify({ error: 'CANCELLED', message: interrupted }) : `adaptnet: ${interrupted}`)
+    io.err(asJson ? JSON.stringify({ code: 'CANCELLED', message: interrupted }) : `adaptnet: ${interrupted}`)
     return 128 + constants.signals[interrupted]
   }
   if (!(error instanceof StartError)) throw error
-  io.err(asJson ? JSON.stringify({ error: 'FAILED', message: error.message }) : `adaptnet: ${error.message}`)
+  io.err(asJson ? JSON.stringify({ code: 'FAILED', message: error.message }) : `adaptnet: ${error.message}`)
   return ExitCode.FAILED
 }

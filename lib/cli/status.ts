@@ -6,8 +6,7 @@ import type { Node } from '../node/node.ts'
 import { parseHostPort } from '../transport/addresses.ts'
 import { connect } from '../transport/connect.ts'
 import type { CommandIo } from './command.ts'
-import { ExitCode, UsageError, runCommand } from './command.ts'
-import { tellFailure, tellingFailures } from './failure.ts'
+import { ExitCode, UsageError, runCommand, tellFailure } from './command.ts'
 import { SignalExit, Stop } from './stop.ts'
 import { formatTable } from './table.ts'
 
@@ -40,29 +39,27 @@ example: adaptnet status --identity net/client.identity --broker 127.0.0.1:7411`
 
 /** `adaptnet status ...`; gives the exit code. */
 export function status(args: string[], io: CommandIo): Promise<number> {
-  return runCommand(SHAPE, args, io, ({ values }) => {
+  return runCommand(SHAPE, args, io, async ({ values }) => {
     const { identity, broker, json } = values
     if (identity === undefined) throw new UsageError('--identity is missing')
     if (broker === undefined) throw new UsageError('--broker is missing')
-    return tellingFailures(json, io, async () => {
-      const stop = new Stop((signal) => SignalExit[signal])
-      const asked = new AskedBroker({ identity, broker, mode: values.plain === true ? 'plain' : 'noise', stop })
-      const show = (report: BrokerReport): void => {
-        if (json === true) io.out(JSON.stringify(report))
-        else for (const line of describeReport(report)) io.out(line)
-      }
-      try {
-        if (values.watch === true) return await watch(asked, show, json === true, stop, io)
-        show(await asked.report())
-        return ExitCode.DONE
-      } catch (error) {
-        if (stop.first === null || !(error instanceof AdaptnetError)) throw error
-        return SignalExit[stop.first]
-      } finally {
-        await asked.close()
-        stop.release()
-      }
-    })
+    const stop = new Stop((signal) => SignalExit[signal])
+    const asked = new AskedBroker({ identity, broker, mode: values.plain === true ? 'plain' : 'noise', stop })
+    const show = (report: BrokerReport): void => {
+      if (json === true) io.out(JSON.stringify(report))
+      else for (const line of describeReport(report)) io.out(line)
+    }
+    try {
+      if (values.watch === true) return await watch(asked, show, json === true, stop, io)
+      show(await asked.report())
+      return ExitCode.DONE
+    } catch (error) {
+      if (stop.first === null || !(error instanceof AdaptnetError)) throw error
+      return SignalExit[stop.first]
+    } finally {
+      await asked.close()
+      stop.release()
+    }
   })
 }
 
