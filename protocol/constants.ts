@@ -107,6 +107,8 @@ export const NAME_BYTES_MAX = 64
 export const SERVICE_BYTES_MAX = 128
 /** In bytes of a certificate's body. Beyond it: CERTIFICATE_MALFORMED. */
 export const CERTIFICATE_BYTES_MAX = 3072
+/** In bytes of a journal's id. Beyond it: FRAME_MALFORMED. */
+export const JOURNAL_BYTES_MAX = 32
 /** In patterns of a certificate, for serving and for calling each. Beyond it: CERTIFICATE_MALFORMED. */
 export const PATTERNS_MAX = 32
 /** In retries. Beyond it: ENVELOPE_MALFORMED. */

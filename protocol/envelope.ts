@@ -192,6 +192,17 @@ export class EnvelopeEnd {
     this.headers = none ? NO_HEADERS : decodeEnvelope(bytes.subarray(route.idStart, end)).headers
   }
 
+  /** The same; false when it cannot be read. */
+  tryRead(bytes: Buffer, route: Route, end: number): boolean {
+    try {
+      this.read(bytes, route, end)
+      return true
+    } catch (error) {
+      if (error instanceof AdaptnetError) return false
+      throw error
+    }
+  }
+
   #long(bytes: Buffer, end: number): number {
     let zigzag = 0
     for (let index = 0; index < 8 && this.#at < end; index++) {

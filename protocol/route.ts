@@ -1,7 +1,14 @@
-import { ID_BYTES, NAME_BYTES_MAX, RETRY_COUNT_MAX, SERVICE_BYTES_MAX } from './constants.ts'
+import {
+  ID_BYTES,
+  INSTANCE_BYTES,
+  JOURNAL_BYTES_MAX,
+  NAME_BYTES_MAX,
+  RETRY_COUNT_MAX,
+  SERVICE_BYTES_MAX,
+} from './constants.ts'
 
-/** Longest receiver or sender: a service, or a name with its instance. */
-const PARTY_BYTES_MAX = Math.max(SERVICE_BYTES_MAX, NAME_BYTES_MAX + 9)
+/** Longest receiver or sender: a service with a journal (SPEC 6.6), or a name with its instance. */
+const PARTY_BYTES_MAX = Math.max(SERVICE_BYTES_MAX + 1 + JOURNAL_BYTES_MAX, NAME_BYTES_MAX + 1 + 2 * INSTANCE_BYTES)
 /** An Avro int has at most five bytes. */
 const INT_BYTES_MAX = 5
 

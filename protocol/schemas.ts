@@ -112,7 +112,7 @@ export const SIGNED_SCHEMA: object = {
   ],
 }
 
-/** SPEC 6: the body of REGISTER; UNREGISTER sends a concurrency of 0. */
+/** SPEC 6.1: the body of REGISTER; UNREGISTER sends a concurrency of 0. */
 export const REGISTER_SCHEMA: object = {
   type: 'record',
   name: 'Register',
@@ -124,7 +124,7 @@ export const REGISTER_SCHEMA: object = {
   ],
 }
 
-/** SPEC 6: the body of REGISTERED; code 0 says that the service is served from now on. */
+/** SPEC 6.1: the body of REGISTERED; code 0 says that the service is served from now on. */
 export const REGISTERED_SCHEMA: object = {
   type: 'record',
   name: 'Registered',

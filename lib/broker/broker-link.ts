@@ -28,6 +28,8 @@ export class BrokerLink implements LinkListener {
   /** The address that was dialled; null for a link that was accepted. */
   readonly candidate: Candidate | null
   readonly acceptedMs: number
+  /** Who answered at the dialled address, once the handshake has told. */
+  dialledTo: string | null = null
   readonly offers: Map<string, Offer> = new Map()
   /** Requests of this node that are in flight or queued. */
   requests = 0

@@ -4,12 +4,14 @@ import {
   FrameType,
   HANDSHAKES_PENDING_MAX,
   INSTANCE_BYTES,
+  JOURNAL_BYTES_MAX,
   LINKS_MAX,
   Mode,
   PAYLOAD_BYTES_MAX,
   Role,
   SERVICES_PER_LINK_MAX,
 } from '../../protocol/constants.ts'
+import { isServiceName } from '../../protocol/certificate.ts'
 import type { Certificate, Revocations } from '../../protocol/certificate.ts'
 import { addressOf, decodeBrokers, decodeRegister, encodeBrokers, encodeRegistered } from '../../protocol/control.ts'
 import type { Address, Hello } from '../../protocol/control.ts'
@@ -43,7 +45,7 @@ const TICK_MS = 50
 const SWEEP_MS = 250
 /** Bytes waiting on a link at which the end of a chunk flushes it. */
 const SETTLE_BYTES = 16_384
-const JOURNAL = /^[a-z0-9]{0,32}$/
+const JOURNAL = new RegExp(`^[a-z0-9]{0,${JOURNAL_BYTES_MAX}}$`)
 
 export type BrokerEvent =
   | { type: 'linked'; peer: string; role: 'node' | 'broker' }
@@ -90,6 +92,8 @@ export class Broker implements BrokerLinkOwner {
   #revocationBytes: Buffer | null = null
   #state: 'serving' | 'draining' | 'closed' = 'serving'
   #drained: (() => void) | null = null
+  /** Ends with the drain that has begun: a second call waits for the same. */
+  #draining: Promise<void> = Promise.resolve()
 
   constructor(options: BrokerOptions) {
     const { runtime, identity } = options
@@ -155,7 +159,11 @@ export class Broker implements BrokerLinkOwner {
    * node has said that nothing more comes and every request is answered, or after `timeoutMs`.
    */
   drain(timeoutMs: number): Promise<void> {
-    if (this.#state !== 'serving') return Promise.resolve()
+    if (this.#state === 'serving') this.#draining = this.#drain(timeoutMs)
+    return this.#draining
+  }
+
+  #drain(timeoutMs: number): Promise<void> {
     this.#state = 'draining'
     this.#forward.draining = true
     this.#peers.drain()
@@ -233,7 +241,7 @@ export class Broker implements BrokerLinkOwner {
     this.#pending.add(brokerLink)
     brokerLink.link = new Link(brokerLink, {
       dialler,
-      handshake: this.#handshake(dialler),
+      handshake: this.#handshake(brokerLink),
       connection,
       pool: this.#pool,
       nowMs,
@@ -245,7 +253,7 @@ export class Broker implements BrokerLinkOwner {
     return brokerLink.link
   }
 
-  #handshake(dialler: boolean): HandshakeOptions {
+  #handshake(link: BrokerLink): HandshakeOptions {
     const { identity, mode, runtime } = this.#options
     return {
       mode,
@@ -258,21 +266,32 @@ export class Broker implements BrokerLinkOwner {
         addresses: this.#peers.own.addresses,
         certificate: identity.certificateBytes,
       },
-      admit: (hello, linkKey) => this.#admit(hello, linkKey, dialler),
+      admit: (hello, linkKey) => this.#admit(link, hello, linkKey),
       random: runtime.random,
     }
   }
 
-  #admit(hello: Hello, linkKey: Uint8Array | null, dialled: boolean): Certificate {
+  #admit(link: BrokerLink, hello: Hello, linkKey: Uint8Array | null): Certificate {
+    const dialled = link.candidate !== null
     if (dialled && hello.role !== Role.broker) throw new AdaptnetError('ROLE_REFUSED', 'the address is not of a broker')
     if (hello.role !== Role.broker && hello.role !== Role.node) throw new AdaptnetError('ROLE_REFUSED')
-    return verifyCertificate(hello.certificate, {
+    const certificate = verifyCertificate(hello.certificate, {
       net: this.#options.identity.net,
       nowMs: this.#runtime.wallClock(),
       revocations: this.#revocations,
       linkKey: linkKey ?? undefined,
       role: hello.role,
     })
+    if (dialled) this.#expectNew(link, addressOf(certificate.name, hello.instance))
+    return certificate
+  }
+
+  /** Nobody dials a broker twice: at the accepting side a second link then means that the first is lost (SPEC 7.1). */
+  #expectNew(link: BrokerLink, address: string): void {
+    for (const other of this.#links)
+      if (other !== link && other.dialledTo === address)
+        throw new AdaptnetError('DUPLICATE_LINK', 'this broker is linked already')
+    link.dialledTo = address
   }
 
   linkOpened(link: BrokerLink, nowMs: number): void {
@@ -331,7 +350,7 @@ export class Broker implements BrokerLinkOwner {
     if (!JOURNAL.test(journal)) throw new AdaptnetError('FRAME_MALFORMED', 'REGISTER: the journal is not one')
     const answer = (code: ErrorCode, message: string): void =>
       link.link.sendControl(FrameType.REGISTERED, encodeRegistered({ service, code, message }))
-    if (link.peer === null || !mayServe(link.peer.certificate, service))
+    if (link.peer === null || !isServiceName(service) || !mayServe(link.peer.certificate, service))
       return answer('NOT_PERMITTED', 'the certificate does not name this service for serving')
     if (!link.offers.has(service) && link.offers.size >= SERVICES_PER_LINK_MAX)
       throw new AdaptnetError('LIMIT_EXCEEDED', `more than ${SERVICES_PER_LINK_MAX} services on one link`)
@@ -396,7 +415,12 @@ export class Broker implements BrokerLinkOwner {
 
   #flush(nowMs: number): void {
     // A flush may close a link, which may make others dirty: they are appended and served in the same round.
-    for (let index = 0; index < this.#dirty.length; index++) (this.#dirty[index] as BrokerLink).link.flush(nowMs)
+    for (let index = 0; index < this.#dirty.length; index++) {
+      const link = this.#dirty[index] as BrokerLink
+      link.link.flush(nowMs)
+      // Not one that works: its answers are what others wait for, and its silence would no longer be judged.
+      if (link.work === 0) link.pauseIfCongested()
+    }
     this.#dirty.length = 0
     this.#checkDrained()
   }

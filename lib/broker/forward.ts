@@ -1,4 +1,10 @@
-import { FrameType, ID_BYTES, OUTSTANDING_PER_LINK_MAX, TIME_TO_LIVE_MS_MAX } from '../../protocol/constants.ts'
+import {
+  FrameType,
+  ID_BYTES,
+  OUTSTANDING_PER_LINK_MAX,
+  SESSION_BYTES,
+  TIME_TO_LIVE_MS_MAX,
+} from '../../protocol/constants.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import type { ErrorCode } from '../../protocol/errors.ts'
 import { Route, patchTimeToLive } from '../../protocol/route.ts'
@@ -75,6 +81,7 @@ export class Forward {
 
   #request(client: BrokerLink, frame: Frame, route: Route, nowMs: number): void {
     this.#counters.requests += 1
+    expectCounter(frame.envelope, route.idStart)
     if (route.timeToLiveMs <= 0) return this.#reject(client, frame, 'EXPIRED', 'no time was left when it arrived')
     if (this.draining) return this.#reject(client, frame, 'DRAINING', 'the broker is leaving')
     const service = this.#service(client, frame, route)
@@ -163,7 +170,9 @@ export class Forward {
     frame.envelope.copy(bytes, 0, frame.envelopeStart, frame.envelopeEnd)
     frame.payload.copy(bytes, envelopeBytes, frame.payloadStart, frame.payloadEnd)
     const { flags } = frame
-    if (!service.enqueue({ client, flags, bytes, envelopeBytes, receivedMs: nowMs, deadlineMs }))
+    const waiting: WaitingRequest = { client, flags, bytes, envelopeBytes, receivedMs: nowMs, deadlineMs }
+    if (frame.route.retryCount > 0 && service.replace(waiting)) return
+    if (!service.enqueue(waiting))
       return this.#reject(client, frame, 'BUSY', `all workers of ${service.name} are busy and the queue is full`)
     client.requests += 1
     this.#counters.queued += 1
@@ -402,6 +411,12 @@ function send(to: BrokerLink, frame: Frame): void {
     frame.payloadStart,
     frame.payloadEnd,
   )
+}
+
+/** Ends hold the counter of an id as a number (SPEC 3.3): one of 2^53 and more would be answered to another. */
+function expectCounter(bytes: Uint8Array, idStart: number): void {
+  if (bytes[idStart + SESSION_BYTES] !== 0 || (bytes[idStart + SESSION_BYTES + 1] as number) > 0x1f)
+    throw new AdaptnetError('ENVELOPE_MALFORMED', 'the counter of the id is 2^53 or more')
 }
 
 function equals(name: Buffer, bytes: Uint8Array, start: number, end: number): boolean {

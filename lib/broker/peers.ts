@@ -38,14 +38,16 @@ export class Peers {
 
   /**
    * Decides what to do with a new link to a broker. When two brokers dial each other at once, both keep the link that
-   * the one with the smaller address dialled.
+   * the one with the smaller address dialled. Of two links that the peer dialled the later is kept: it dials again only
+   * when it has lost the first.
    * @returns the link to close, if there are two
    */
   add(link: BrokerLink): BrokerLink | null {
     const earlier = this.#linked.get(link.address)
     if (earlier !== undefined && earlier !== link) {
       const smallerDials = this.ownAddress < link.address
-      const better = link.link.dialler === smallerDials && earlier.link.dialler !== smallerDials
+      const sameDialler = link.link.dialler === earlier.link.dialler
+      const better = sameDialler ? !link.link.dialler : link.link.dialler === smallerDials
       if (!better) return link
     }
     this.#linked.set(link.address, link)

@@ -1,4 +1,4 @@
-import { QUEUE_BYTES_MAX, QUEUE_REQUESTS_MAX } from '../../protocol/constants.ts'
+import { ID_BYTES, QUEUE_BYTES_MAX, QUEUE_REQUESTS_MAX } from '../../protocol/constants.ts'
 import type { BrokerLink } from './broker-link.ts'
 
 /**
@@ -110,6 +110,19 @@ export class Service {
     this.#waiting.push(request)
     this.#budget.bytes += request.bytes.length
     return true
+  }
+
+  /** Puts a retry in the place of the attempt that still waits: overload must not multiply what waits. */
+  replace(request: WaitingRequest): boolean {
+    for (let index = this.#waitingFrom; index < this.#waiting.length; index++) {
+      const waiting = this.#waiting[index] as WaitingRequest
+      if (waiting.client !== request.client || waiting.bytes.compare(request.bytes, 0, ID_BYTES, 0, ID_BYTES) !== 0)
+        continue
+      this.#waiting[index] = request
+      this.#budget.bytes += request.bytes.length - waiting.bytes.length
+      return true
+    }
+    return false
   }
 
   dequeue(): WaitingRequest | null {

@@ -4,6 +4,8 @@ const BACKOFF_FIRST_MS = 50
 const BACKOFF_MAX_MS = 2_000
 /** An address of a broker that is linked by another of its addresses is looked at again this seldom. */
 const ALIAS_RETRY_MS = 30_000
+/** The longest name that DNS can hold. */
+const HOST_BYTES_MAX = 253
 const CANDIDATES_MAX = BROKERS_MAX * ADDRESSES_MAX
 
 /** An address where a broker may be, and what became of it. */
@@ -41,6 +43,8 @@ export class Candidates {
   }
 
   add(host: string, port: number, configured: boolean, nowMs: number): void {
+    // Learned from others: what cannot be dialled is no candidate, and the rest of the list is as good as ever.
+    if (host === '' || host.length > HOST_BYTES_MAX || !(Number.isInteger(port) && port > 0 && port < 65_536)) return
     const key = `${host}:${port}`
     if (this.#byKey.has(key)) return
     if (this.#byKey.size >= CANDIDATES_MAX && !this.#dropWorst()) return

@@ -25,7 +25,7 @@ export const DAY_MS: number = 24 * HOUR_MS
 /** By how much the wall clocks of a net may differ before an admitted node is refused. */
 export const CLOCK_TOLERANCE_MS: number = 5 * MINUTE_MS
 
-/** Questions to a broker about itself (SPEC 3.2): every admitted node may ask, only the broker answers. */
+/** Questions to a broker about itself (SPEC 6.7): every admitted node may ask, only the broker answers. */
 const BROKER_SERVICES = '$broker.'
 
 export interface VerifyOptions {

@@ -1,6 +1,6 @@
 /**
  * Noise's CipherState (paper rev 34, section 5.1): one direction of a link. It is apart from the handshake because it
- * lives as long as the link and is the hot path of every record (SPEC 4).
+ * lives as long as the link and is the hot path of every record (SPEC 4.5).
  */
 import { AdaptnetError } from '../../protocol/errors.ts'
 import * as sodium from './sodium.ts'

@@ -1,7 +1,7 @@
 /**
  * Noise (paper rev 34) for the suite 25519, ChaChaPoly, BLAKE2b: the objects of section 5 under their own names, and the
  * patterns of section 7 as data. Written here because the packages for it wrap their nonce at 32 bits or write into the
- * memory of the caller. SPEC 4.2 says how links use it.
+ * memory of the caller. SPEC 4.4 says how links use it.
  */
 import { AdaptnetError } from '../../protocol/errors.ts'
 import { CipherState } from './cipher-state.ts'

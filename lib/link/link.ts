@@ -217,6 +217,7 @@ export class Link implements StreamListener {
       if (nowMs >= state.deadlineMs) this.#fail('HANDSHAKE_TIMEOUT', 'the handshake did not end in time', nowMs)
       return
     }
+    if (expected === 'paused') this.#records.excuse(nowMs)
     const recordDeadlineMs = this.#records.deadlineMs()
     if (recordDeadlineMs !== null && nowMs >= recordDeadlineMs)
       return this.#fail('SLOW_WRITER', 'a record was begun and not finished in time', nowMs)

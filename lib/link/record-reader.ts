@@ -50,6 +50,11 @@ export class RecordReader {
     return this.#carried === 0 ? null : this.#carriedSinceMs + RECORD_TIMEOUT_MS + (this.#wanted() / 1_024) * 1_000
   }
 
+  /** Nothing was read until now: that is not the peer's slowness. */
+  excuse(nowMs: number): void {
+    this.#carriedSinceMs = nowMs
+  }
+
   /** Completes the carried record from the chunk. Returns how much of the chunk it took, or -1 to stop. */
   #fill(chunk: Buffer, nowMs: number): number {
     let at = 0

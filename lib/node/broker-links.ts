@@ -1,4 +1,4 @@
-import { Mode, PAYLOAD_BYTES_MAX, Role } from '../../protocol/constants.ts'
+import { BrokerStateNumber, Mode, PAYLOAD_BYTES_MAX, Role } from '../../protocol/constants.ts'
 import type { Certificate } from '../../protocol/certificate.ts'
 import { addressOf } from '../../protocol/control.ts'
 import type { BrokerEntry, Hello } from '../../protocol/control.ts'
@@ -62,7 +62,7 @@ export class BrokerLinks {
     const linked = new Set(this.list.map((link) => link.address))
     return entries.map((entry) => {
       const address = addressOf(entry.name, entry.instance)
-      if (!linked.has(address))
+      if (!linked.has(address) && entry.state < BrokerStateNumber.draining)
         for (const { host, port } of entry.addresses) this.#candidates.add(host, port, false, nowMs)
       return address
     })

@@ -149,8 +149,13 @@ export function toPayload(value: unknown): Buffer {
   return payload
 }
 
+/** A handler may throw anything, also what cannot be made a string. */
 export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error)
+  try {
+    return String(error instanceof Error ? error.message : error)
+  } catch {
+    return 'the handler threw something that has no text'
+  }
 }
 
 /** The payload of the REJECT that tells a caller why its handler failed. */

@@ -1,9 +1,11 @@
+import { decodeReject } from '../../protocol/control.ts'
 import { AdaptnetError, ErrorTable } from '../../protocol/errors.ts'
 import type { ErrorCode } from '../../protocol/errors.ts'
-import type { PendingRequest } from './pending-request.ts'
+import type { Frame } from '../link/frame.ts'
+import type { PendingRequest, Rejection } from './pending-request.ts'
 
 /**
- * The honest error of a request that ends without an answer (SPEC 6.6): a code that promises that nothing ran, and never
+ * The honest error of a request that ends without an answer (SPEC 6.2): a code that promises that nothing ran, and never
  * will, is used only when that is certain; what is uncertain is UNKNOWN and nothing else.
  */
 export function failureOf(request: PendingRequest): AdaptnetError {
@@ -28,4 +30,17 @@ export function failureOf(request: PendingRequest): AdaptnetError {
 /** The code of a rejection after which nothing ran: codes that speak of a link or of doubt say here that nothing started. */
 function honest(code: ErrorCode): ErrorCode {
   return ErrorTable[code].scope === 'request' && code !== 'WORKER_LOST' && code !== 'UNCERTAIN' ? code : 'NOT_STARTED'
+}
+
+/**
+ * What a REJECT says. Workers write it and brokers do not read it, so one that cannot be read must not cost the link to
+ * the broker; like a code of a later version (SPEC 12) it does not tell whether something ran.
+ */
+export function rejectionIn(frame: Frame): Rejection {
+  try {
+    const rejection = decodeReject(frame.payloadView())
+    return rejection.code === 'INTERNAL' ? { ...rejection, code: 'UNCERTAIN' } : rejection
+  } catch {
+    return { code: 'UNCERTAIN', message: 'the rejection cannot be read', retryAfterMs: 0 }
+  }
 }

@@ -106,6 +106,8 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
   /** `draining`: finishing what was asked and what runs. `leaving`: waiting for each broker's last word. */
   #state: 'open' | 'draining' | 'leaving' | 'closed' = 'open'
   #drained: (() => void) | null = null
+  /** Ends with the drain that has begun: a second call waits for the same. */
+  #draining: Promise<void> = Promise.resolve()
 
   constructor(options: NodeOptions) {
     const { runtime, identity } = options
@@ -217,16 +219,18 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
 
   /** Finishes what runs and what was asked, takes nothing new, says goodbye and closes. */
   async drain(): Promise<void> {
-    if (this.#state === 'closed') return
-    if (this.#state === 'open') {
-      this.#state = 'draining'
-      for (const service of this.#worker.services.keys()) this.#unregister(service)
-      await new Promise<void>((resolve) => {
-        this.#drained = resolve
-        this.#checkDrained()
-      })
-    }
+    if (this.#state === 'open') this.#draining = this.#drain()
+    await this.#draining
     await this.close()
+  }
+
+  #drain(): Promise<void> {
+    this.#state = 'draining'
+    for (const service of this.#worker.services.keys()) this.#unregister(service)
+    return new Promise((resolve) => {
+      this.#drained = resolve
+      this.#checkDrained()
+    })
   }
 
   /** Closes now. Requests that are out end with UNKNOWN, or NOT_SENT if none left. */

@@ -1,4 +1,10 @@
-import { CONCURRENCY_MAX, RETRY_COUNT_MAX, TIME_TO_LIVE_MS_MAX } from '../../protocol/constants.ts'
+import {
+  CONCURRENCY_MAX,
+  HEADERS_MAX,
+  RETRY_COUNT_MAX,
+  SERVICE_BYTES_MAX,
+  TIME_TO_LIVE_MS_MAX,
+} from '../../protocol/constants.ts'
 import { isServiceName } from '../../protocol/certificate.ts'
 import type { Header } from '../../protocol/envelope.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
@@ -8,11 +14,13 @@ const TIMEOUT_MS_DEFAULT = 500
 const RETRIES_DEFAULT = 3
 const DEADLINE_MS_DEFAULT = 2_000
 const CONCURRENCY_DEFAULT = 64
+/** All names and values of a request's headers: with the rest they fit into an envelope. */
+const HEADER_BYTES_MAX = 3_072
 
 /**
  * `at-most-once`: never sent again once a worker may have it. `at-least-once`: sent again until answered or out of
  * retries; it may run twice. `exactly-once`: sent again until its deadline, to workers that share one journal, which
- * keeps it from running twice. SPEC 6.6 has what each means under each fault.
+ * keeps it from running twice. DELIVERY.md has what each means under each fault.
  */
 export type Delivery = 'at-least-once' | 'at-most-once' | 'exactly-once'
 
@@ -97,7 +105,7 @@ export function planRequest(options: RequestOptions | undefined): RequestPlan {
     delivery,
     hedge: options.hedge ?? false,
     broker: options.broker ?? null,
-    headers: options.headers ?? NO_HEADERS,
+    headers: checkHeaders(options.headers),
     signal: options.signal ?? null,
   }
 }
@@ -124,8 +132,19 @@ export function planServe(service: string, options: ServeOptions | undefined): n
 
 /** @throws AdaptnetError INVALID_ARGUMENT */
 export function checkService(service: string): void {
-  if (!isServiceName(service) && !service.startsWith('$'))
+  const reserved = service.startsWith('$') && isServiceName(service.slice(1)) && service.length <= SERVICE_BYTES_MAX
+  if (!isServiceName(service) && !reserved)
     throw invalid(`a service is named by 1 to 128 of A-Z a-z 0-9 . _ -, not ${JSON.stringify(service)}`)
+}
+
+/** The envelope has room for a few short headers: what would not fit is refused here, not by the broker. */
+function checkHeaders(headers: readonly Header[] | undefined): readonly Header[] {
+  if (headers === undefined) return NO_HEADERS
+  if (headers.length > HEADERS_MAX) throw invalid(`${headers.length} headers exceed the limit of ${HEADERS_MAX}`)
+  let bytes = 0
+  for (const { name, value } of headers) bytes += Buffer.byteLength(name) + Buffer.byteLength(value)
+  if (bytes > HEADER_BYTES_MAX) throw invalid(`headers of ${bytes} bytes exceed the limit of ${HEADER_BYTES_MAX}`)
+  return headers
 }
 
 function number(name: string, value: number, least: number, most: number): number {

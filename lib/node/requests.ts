@@ -1,5 +1,4 @@
 import { FrameType, RETRY_COUNT_MAX } from '../../protocol/constants.ts'
-import { decodeReject } from '../../protocol/control.ts'
 import { counterAt } from '../../protocol/envelope.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import type { ErrorCode } from '../../protocol/errors.ts'
@@ -9,7 +8,7 @@ import type { Frame } from '../link/frame.ts'
 import type { AttemptWriter } from './attempt-writer.ts'
 import { chooseLink } from './choice.ts'
 import type { Deadlines } from './deadlines.ts'
-import { failureOf } from './failure.ts'
+import { failureOf, rejectionIn } from './failure.ts'
 import type { NodeLink } from './node-link.ts'
 import type { RequestPlan } from './options.ts'
 import { NO_LINKS } from './pending-request.ts'
@@ -347,7 +346,7 @@ export class Requests {
   }
 
   #rejected(request: PendingRequest, link: NodeLink, frame: Frame, nowMs: number): void {
-    const rejection = decodeReject(frame.payloadView())
+    const rejection = rejectionIn(frame)
     if (rejection.code === 'WORKER_ERROR' || rejection.code === 'UNCERTAIN') {
       if (rejection.code === 'UNCERTAIN') request.mayHaveReached = true
       return this.#fail(request, rejection)

@@ -4,6 +4,7 @@ import type { Destination } from './attempt-writer.ts'
 
 /** A client's session that was not heard of for this long has ended; its records go. */
 export const SESSION_LEASE_MS = 600_000
+const SESSIONS_MAX = 16_384
 const RECORDS_MAX = 65_536
 const REPLY_BYTES_MAX = 64 * 1_048_576
 
@@ -79,6 +80,10 @@ export class SeenRequests<Running> {
     return this.#bytes
   }
 
+  get sessions(): number {
+    return this.#sessions.size
+  }
+
   /** The session of the envelope that `route` has just read; `idStart` is where an id of it stands. */
   session(bytes: Buffer, idStart: number, route: Route): ClientSession<Running> {
     if (this.#last !== null && this.#last.isOf(bytes, idStart, route)) return this.#last
@@ -87,6 +92,7 @@ export class SeenRequests<Running> {
       bytes.toString('latin1', idStart, idStart + SESSION_BYTES)
     let session = this.#sessions.get(key)
     if (session === undefined) {
+      if (this.#sessions.size >= SESSIONS_MAX) this.#forgetSession()
       const sender = Buffer.from(bytes.subarray(route.senderStart, route.senderEnd))
       const sessionBytes = Buffer.from(bytes.subarray(idStart, idStart + SESSION_BYTES))
       session = new ClientSession(sender.toString('latin1'), sessionBytes, this.#destination(sender))
@@ -140,10 +146,20 @@ export class SeenRequests<Running> {
     for (const [key, session] of this.#sessions) {
       if (nowMs - session.usedMs < SESSION_LEASE_MS) continue
       for (const counter of session.records.keys()) this.#drop(session, counter)
-      if (session.records.size > 0) continue
-      this.#sessions.delete(key)
-      if (this.#last === session) this.#last = null
+      if (session.records.size === 0) this.#end(key, session)
     }
+  }
+
+  #end(key: string, session: ClientSession<Running>): void {
+    for (const counter of session.records.keys()) this.#drop(session, counter)
+    this.#sessions.delete(key)
+    if (this.#last === session) this.#last = null
+  }
+
+  /** Makes room by ending the oldest session of which nothing runs: a client can name as many as it likes. */
+  #forgetSession(): void {
+    for (const [key, session] of this.#sessions)
+      if ([...session.records.values()].every(({ running }) => running === null)) return this.#end(key, session)
   }
 
   /** Forgets a finished request. What still runs is kept: its handler's answer must find it. */

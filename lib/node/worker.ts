@@ -40,6 +40,8 @@ export class ServedService {
   running = 0
   /** Accepted and not started: each broker may send `concurrency`, so several together may send more. */
   readonly waiting: Execution[] = []
+  /** Waiting ones are being started: what ends meanwhile is seen by that loop, not by one within it. */
+  starting = false
 
   constructor(terms: ServeTerms) {
     this.name = terms.name
@@ -135,9 +137,11 @@ export class Worker {
   request(link: NodeLink, frame: Frame, nowMs: number): void {
     const { route, envelope } = frame
     const end = this.#envelopeEnd
-    end.read(envelope, route, frame.envelopeEnd)
+    const readable = end.tryRead(envelope, route, frame.envelopeEnd)
     const session = this.seen.session(envelope, route.idStart, route)
     const counter = counterAt(envelope, route.idStart)
+    // The broker reads only the route: what it let pass is the client's mistake, and must not cost the link to it.
+    if (!readable) return this.#turnAway(link, session, counter, 'REJECTED', 'the envelope cannot be read')
     this.seen.acknowledge(session, end.watermark, nowMs)
     const known = this.seen.find(session, counter)
     if (known === 'ended') return this.#turnAway(link, session, counter, 'EXPIRED', 'the caller waits for it no more')
@@ -222,7 +226,7 @@ export class Worker {
   /** An ACKNOWLEDGE came: the caller waits for nothing below its watermark. */
   acknowledge(frame: Frame, nowMs: number): void {
     const { route, envelope } = frame
-    this.#envelopeEnd.read(envelope, route, frame.envelopeEnd)
+    if (!this.#envelopeEnd.tryRead(envelope, route, frame.envelopeEnd)) return
     const { watermark } = this.#envelopeEnd
     const session = this.seen.session(envelope, route.idStart, route)
     this.seen.acknowledge(session, watermark, nowMs)
@@ -260,6 +264,8 @@ export class Worker {
   #start(execution: Execution): void {
     const { served } = execution
     served.running += 1
+    // Its alarm may be late: another handler of this turn can have blocked the loop.
+    if (this.#options.clock() >= execution.deadlineMs) return this.#refuse(execution, 'EXPIRED', '', 0)
     if (execution.journal !== null) return this.journaled.start(execution, execution.journal)
     let answer: Answer | Promise<Answer>
     try {
@@ -329,11 +335,14 @@ export class Worker {
   }
 
   #startWaiting(served: ServedService): void {
+    if (served.starting) return
+    served.starting = true
     while (served.running < served.concurrency) {
       const next = served.waiting.shift()
-      if (next === undefined) return
+      if (next === undefined) break
       this.#start(next)
     }
+    served.starting = false
   }
 
   /** Sends an answer. When its link is gone it is remembered, and the caller's retry fetches it. */

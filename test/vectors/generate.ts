@@ -1,0 +1,57 @@
+/**
+ * Makes `protocol/vectors/*.json` (all but noise.json, which is others' data) and section 17 of SPEC.md. `--check` writes
+ * nothing and exits 1 when one differs from what it would be.
+ */
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { controlVectors } from './bodies.ts'
+import { certificateVectors } from './certificates.ts'
+import { envelopeVectors } from './envelopes.ts'
+import { boxVectors, frameVectors, handshakeMessageVectors, preambleVectors, recordVectors } from './formats.ts'
+import { handshakeVectors } from './handshakes.ts'
+import { root } from './independent-codec.ts'
+import { withSession } from './session.ts'
+import type { VectorFile } from './vector.ts'
+
+const FILES: Readonly<Record<string, () => VectorFile>> = {
+  preamble: preambleVectors,
+  'handshake-message': handshakeMessageVectors,
+  record: recordVectors,
+  'sealed-record': boxVectors,
+  frame: frameVectors,
+  envelope: envelopeVectors,
+  control: controlVectors,
+  certificate: certificateVectors,
+  handshake: handshakeVectors,
+}
+
+/** The text of each file by its name. */
+export function vectorTexts(): Map<string, string> {
+  return new Map(Object.entries(FILES).map(([name, make]) => [name, textOf(make())]))
+}
+
+/** One vector a line: a change is then one line in a diff. */
+function textOf({ vectors, ...head }: VectorFile): string {
+  const fields = Object.entries(head).map(([name, value]) => `  ${JSON.stringify(name)}: ${JSON.stringify(value)},\n`)
+  const lines = vectors.map((vector) => `    ${JSON.stringify(vector)}`)
+  return `{\n${fields.join('')}  "vectors": [\n${lines.join(',\n')}\n  ]\n}\n`
+}
+
+export const vectorPath = (name: string): string => join(root, 'protocol/vectors', `${name}.json`)
+
+function main(): void {
+  const check = process.argv.includes('--check')
+  const spec = join(root, 'SPEC.md')
+  const made = new Map([...vectorTexts()].map(([name, text]) => [vectorPath(name), text]))
+  made.set(spec, withSession(readFileSync(spec, 'utf8')))
+  for (const [path, text] of made) {
+    if (!check) writeFileSync(path, text)
+    else if (readFileSync(path, 'utf8') !== text) {
+      process.stderr.write(`${path} differs: run node build/test/vectors/generate.js\n`)
+      process.exitCode = 1
+    }
+  }
+}
+
+if (process.argv[1] !== undefined && resolve(process.argv[1]) === fileURLToPath(import.meta.url)) main()

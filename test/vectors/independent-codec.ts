@@ -1,0 +1,224 @@
+/**
+ * Bytes by SPEC.md, written a second time: from the schemas in `protocol/schemas/`, with avsc's own encoder and with
+ * node:crypto, and with nothing of `lib/` or of the codec, so that a vector is not made by what it judges.
+ */
+import {
+  createCipheriv,
+  createHash,
+  createHmac,
+  createPrivateKey,
+  createPublicKey,
+  diffieHellman,
+  sign as signWith,
+} from 'node:crypto'
+import type { KeyObject } from 'node:crypto'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import avro from 'avsc'
+
+export const root: string = fileURLToPath(new URL('.', import.meta.resolve('adaptnet/package.json')))
+
+export const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
+export const unhex = (text: string): Buffer => Buffer.from(text, 'hex')
+export const join0 = (...parts: Uint8Array[]): Buffer => Buffer.concat(parts)
+
+/** 32 bytes that are the same in every run. */
+export const secretOf = (name: string): Buffer => createHash('sha256').update(`adaptnet vector: ${name}`).digest()
+
+// --- numbers and Avro
+
+export function u16(value: number): Buffer {
+  const bytes = Buffer.alloc(2)
+  bytes.writeUInt16BE(value)
+  return bytes
+}
+
+export function u32(value: number): Buffer {
+  const bytes = Buffer.alloc(4)
+  bytes.writeUInt32BE(value)
+  return bytes
+}
+
+/** An Avro int or long, padded to `width` bytes if it is shorter. */
+export function varint(value: number | bigint, width = 1): Buffer {
+  let zigzag = BigInt(value) >= 0n ? BigInt(value) * 2n : BigInt(value) * -2n - 1n
+  const bytes: number[] = []
+  do {
+    bytes.push(Number(zigzag & 0x7fn))
+    zigzag >>= 7n
+  } while (zigzag > 0n || bytes.length < width)
+  return Buffer.from(bytes.map((byte, index) => (index < bytes.length - 1 ? byte | 0x80 : byte)))
+}
+
+export function avroText(text: string): Buffer {
+  const bytes = Buffer.from(text)
+  return join0(varint(bytes.length), bytes)
+}
+
+export type BodyName =
+  | 'envelope'
+  | 'hello'
+  | 'certificate'
+  | 'revocations'
+  | 'signed'
+  | 'register'
+  | 'registered'
+  | 'reject'
+  | 'farewell'
+  | 'brokers'
+
+/** A body by its schema file. */
+export function body(name: BodyName, value: object): Buffer {
+  const schema = JSON.parse(readFileSync(join(root, 'protocol/schemas', `${name}.avsc`), 'utf8')) as object
+  return avro.Type.forSchema(schema as never).toBuffer(value)
+}
+
+// --- frames and records
+
+export interface FrameParts {
+  type: number
+  flags?: number
+  envelope?: Uint8Array
+  payload?: Uint8Array
+}
+
+const NOTHING = Buffer.alloc(0)
+const RAW = 1
+
+/** One frame, its payload left out when it is RAW. */
+export function frame({ type, flags = 0, envelope = NOTHING, payload = NOTHING }: FrameParts): Buffer {
+  const header = join0(Buffer.of(type, flags), u16(envelope.length), u32(payload.length))
+  return join0(header, envelope, (flags & RAW) === 0 ? payload : NOTHING)
+}
+
+export function record(sealed: Uint8Array, raw: Uint8Array = NOTHING): Buffer {
+  return join0(u32(sealed.length), u32(raw.length), sealed, raw)
+}
+
+/** A record in noise mode: its number in its direction is the nonce. */
+export function sealedRecord(key: Uint8Array, number: number, frames: Uint8Array, raw: Uint8Array = NOTHING): Buffer {
+  const header = join0(u32(frames.length + 16), u32(raw.length))
+  return join0(header, box(key, number, header, frames), raw)
+}
+
+// --- cryptography
+
+export function box(key: Uint8Array, nonce: number, ad: Uint8Array, plaintext: Uint8Array): Buffer {
+  const nonceBytes = Buffer.alloc(12)
+  nonceBytes.writeBigUInt64LE(BigInt(nonce), 4)
+  const cipher = createCipheriv('chacha20-poly1305', key, nonceBytes, { authTagLength: 16 })
+  cipher.setAAD(ad, { plaintextLength: plaintext.length })
+  return join0(cipher.update(plaintext), cipher.final(), cipher.getAuthTag())
+}
+
+const PKCS8 = { x25519: '302e020100300506032b656e04220420', ed25519: '302e020100300506032b657004220420' }
+const SPKI_X25519 = '302a300506032b656e032100'
+
+function privateKey(kind: keyof typeof PKCS8, secret: Uint8Array): KeyObject {
+  return createPrivateKey({ key: join0(unhex(PKCS8[kind]), secret), format: 'der', type: 'pkcs8' })
+}
+
+/** The public key of an X25519 secret or of an Ed25519 seed. */
+export function publicKey(kind: keyof typeof PKCS8, secret: Uint8Array): Buffer {
+  return createPublicKey(privateKey(kind, secret)).export({ format: 'der', type: 'spki' }).subarray(-32)
+}
+
+export const sign = (seed: Uint8Array, message: Uint8Array): Buffer =>
+  signWith(null, message, privateKey('ed25519', seed))
+
+function dh(secret: Uint8Array, remote: Uint8Array): Buffer {
+  const remoteKey = createPublicKey({ key: join0(unhex(SPKI_X25519), remote), format: 'der', type: 'spki' })
+  return diffieHellman({ privateKey: privateKey('x25519', secret), publicKey: remoteKey })
+}
+
+const hmac = (key: Uint8Array, ...parts: Uint8Array[]): Buffer =>
+  createHmac('blake2b512', key)
+    .update(join0(...parts))
+    .digest()
+
+function hkdf(chainingKey: Uint8Array, material: Uint8Array): [Buffer, Buffer] {
+  const temporary = hmac(chainingKey, material)
+  const first = hmac(temporary, Buffer.of(1))
+  return [first, hmac(temporary, first, Buffer.of(2))]
+}
+
+export interface XxInput {
+  prologue: Uint8Array
+  dialler: { staticSecret: Uint8Array; ephemeralSecret: Uint8Array }
+  acceptor: { staticSecret: Uint8Array; ephemeralSecret: Uint8Array }
+  payloads: readonly [Uint8Array, Uint8Array, Uint8Array]
+}
+
+export interface XxOutput {
+  messages: [Buffer, Buffer, Buffer]
+  handshakeHash: Buffer
+  diallerKey: Buffer
+  acceptorKey: Buffer
+}
+
+/** Both sides of a Noise XX handshake at once (SPEC 4.4), in the order of the tokens. */
+export function noiseXx({ prologue, dialler, acceptor, payloads }: XxInput): XxOutput {
+  let hash: Buffer = Buffer.alloc(64)
+  hash.write('Noise_XX_25519_ChaChaPoly_BLAKE2b')
+  let chainingKey: Buffer = Buffer.from(hash)
+  let key: Buffer | null = null
+  let nonce = 0
+  const mixHash = (bytes: Uint8Array): void => {
+    hash = createHash('blake2b512').update(hash).update(bytes).digest()
+  }
+  const mixKey = (material: Uint8Array): void => {
+    const [first, second] = hkdf(chainingKey, material)
+    chainingKey = first
+    key = second.subarray(0, 32)
+    nonce = 0
+  }
+  const encrypt = (plaintext: Uint8Array): Buffer => {
+    const ciphertext = key === null ? Buffer.from(plaintext) : box(key, nonce++, hash, plaintext)
+    mixHash(ciphertext)
+    return ciphertext
+  }
+  const e = publicKey('x25519', dialler.ephemeralSecret)
+  const re = publicKey('x25519', acceptor.ephemeralSecret)
+  const s = publicKey('x25519', dialler.staticSecret)
+  const rs = publicKey('x25519', acceptor.staticSecret)
+
+  mixHash(prologue)
+  mixHash(e)
+  const first = join0(e, encrypt(payloads[0]))
+
+  mixHash(re)
+  mixKey(dh(acceptor.ephemeralSecret, e))
+  const sealedRs = encrypt(rs)
+  mixKey(dh(acceptor.staticSecret, e))
+  const second = join0(re, sealedRs, encrypt(payloads[1]))
+
+  const sealedS = encrypt(s)
+  mixKey(dh(dialler.staticSecret, re))
+  const third = join0(sealedS, encrypt(payloads[2]))
+
+  const [diallerKey, acceptorKey] = hkdf(chainingKey, NOTHING)
+  return {
+    messages: [first, second, third],
+    handshakeHash: hash,
+    diallerKey: diallerKey.subarray(0, 32),
+    acceptorKey: acceptorKey.subarray(0, 32),
+  }
+}
+
+// --- preamble and handshake messages
+
+export const preamble = (lowest: number, highest: number, mode: number, reserved = 0): Buffer =>
+  join0(Buffer.from('ADAPTNET'), Buffer.of(lowest, highest, mode, reserved))
+
+export const handshakeMessage = (kind: number, content: Uint8Array): Buffer =>
+  join0(Buffer.of(kind), u16(content.length), content)
+
+// --- identity
+
+export const CERTIFICATE_CONTEXT: Buffer = Buffer.from('adaptnet certificate 1\0')
+export const REVOCATIONS_CONTEXT: Buffer = Buffer.from('adaptnet revocations 1\0')
+
+export function signed(context: Uint8Array, content: Uint8Array, authoritySeed: Uint8Array): Buffer {
+  return body('signed', { body: content, signature: sign(authoritySeed, join0(context, content)) })
+}
