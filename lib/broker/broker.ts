@@ -116,15 +116,17 @@ export class Broker implements BrokerLinkOwner {
       linkOf: (address) => this.#nodes.get(address),
     })
     this.#candidates = new Candidates(() => readU32(runtime.random(4), 0) / 2 ** 32)
-    for (const { host, port } of options.peers) this.#candidates.add(host, port, true, this.#startedMs)
     this.#askFlush = runtime.endOfTurn((nowMs) => this.#flush(nowMs))
     this.#alarm = runtime.alarm((nowMs) => this.#tick(nowMs))
     this.#tick(this.#startedMs)
   }
 
-  /** What this broker tells others of where it listens. */
+  /** What this broker tells others of where it listens. Only then are peers dialled: the first hello says it already. */
   advertise(addresses: Address[]): void {
     this.#peers.advertise(addresses)
+    const nowMs = this.#runtime.now()
+    for (const { host, port } of this.#options.peers) this.#candidates.add(host, port, true, nowMs)
+    this.#alarm.set(nowMs)
     this.#tellBrokers()
   }
 

@@ -6,19 +6,21 @@ import type { NodeLink } from './node-link.ts'
  * broker that was last the fastest; one at random would not notice a slow one.
  *
  * `avoid` holds links that this request should not use again yet; they are taken only if there is no other, and a
- * suspect one only after those that are not.
+ * suspect one, or one whose broker has just said that nobody serves this there, only after those that are not.
  */
 export function chooseLink(
   links: readonly NodeLink[],
   named: string | null,
   avoid: readonly NodeLink[],
+  service: string,
+  nowMs: number,
   chance: () => number,
 ): NodeLink | null {
   if (named !== null)
     for (const link of links) if (link.usable && link.isNamed(named) && !avoid.includes(link)) return link
   let best: NodeLink | null = null
   for (const rank of RANKS) {
-    best = cheaperOfTwo(links, avoid, rank, chance)
+    best = cheaperOfTwo(links, (link) => rankOf(link, avoid, service, nowMs) >= rank, chance)
     if (best !== null) break
   }
   return best
@@ -27,28 +29,27 @@ export function chooseLink(
 /** The best links first: usable and wanted, then the suspect among them, then any. */
 const RANKS = [2, 1, 0] as const
 
-function rankOf(link: NodeLink, avoid: readonly NodeLink[]): number {
+function rankOf(link: NodeLink, avoid: readonly NodeLink[], service: string, nowMs: number): number {
   if (!link.usable) return -1
   if (avoid.length > 0 && avoid.includes(link)) return 0
-  return link.suspect ? 1 : 2
+  return link.suspect || link.isUnserved(service, nowMs) ? 1 : 2
 }
 
-/** Of the links of at least this rank, two at random, and of these the cheaper one. */
+/** Of the wanted links two at random, and of these the cheaper one. */
 function cheaperOfTwo(
   links: readonly NodeLink[],
-  avoid: readonly NodeLink[],
-  rank: number,
+  wanted: (link: NodeLink) => boolean,
   chance: () => number,
 ): NodeLink | null {
   let count = 0
-  for (const link of links) if (rankOf(link, avoid) >= rank) count += 1
+  for (const link of links) if (wanted(link)) count += 1
   if (count === 0) return null
   const first = count <= 2 ? 0 : Math.floor(chance() * count)
   const second = count <= 2 ? count - 1 : (first + 1 + Math.floor(chance() * (count - 1))) % count
   let index = 0
   let best: NodeLink | null = null
   for (const link of links) {
-    if (rankOf(link, avoid) < rank) continue
+    if (!wanted(link)) continue
     // Of two that cost the same either may be taken: the first of the list would get all the work of an idle net.
     if (index === first || index === second)
       if (best === null || link.cost < best.cost || (link.cost === best.cost && chance() < 0.5)) best = link

@@ -12,6 +12,8 @@ const RUNNING_ELSEWHERE_RETRY_MS = 100
 const WATERMARK_STEP = 64
 const WATERMARK_MS = 1_000
 const CLIENTS_MAX = 65_536
+/** No more than a REJECT can carry anyway. */
+const ERROR_CHARACTERS_MAX = 512
 
 export interface JournaledRunsOptions {
   run: (execution: Execution) => Answer | Promise<Answer>
@@ -78,7 +80,8 @@ export class JournaledRuns {
     }
     // The deadline may have passed while the journal was asked; nothing starts after it.
     if (execution.timeToLiveMs <= 0) {
-      if (mark) await journal.abandon(execution.key)
+      // A mark that cannot be taken back is a run whose end nobody knows: a later attempt is told so, and not run.
+      if (mark) await journal.abandon(execution.key).catch(() => undefined)
       return refuse(execution, 'EXPIRED', 'no time was left when its run could begin', 0)
     }
     await this.#run(execution, journal)
@@ -90,14 +93,41 @@ export class JournaledRuns {
       const answer = await this.#options.run(execution)
       completion = execution.completion ?? { kind: 'reply', payload: toPayload(answer) }
     } catch (error) {
-      if (error instanceof AdaptnetError && error.code === 'ALREADY_EXISTS')
-        return this.#joinCompleted(execution, journal)
-      if (execution.served.transactional)
-        // Its transaction has rolled back: nothing happened, and nothing must be remembered.
-        return this.#options.answer(execution, FrameType.REJECT, workerError(messageOf(error)))
-      completion = { kind: 'error', payload: Buffer.from(messageOf(error)) }
+      return this.#failed(execution, journal, error)
     }
-    if (execution.completion === null) await journal.complete(execution.key, completion)
+    if (execution.completion === null) return this.#record(execution, journal, completion)
+    this.#answer(execution, completion)
+  }
+
+  /** The handler has failed. Whether its effect holds, and whether another's does, only the journal can tell. */
+  async #failed(execution: Execution, journal: CompletionJournal, error: unknown): Promise<void> {
+    const message = messageOf(error).slice(0, ERROR_CHARACTERS_MAX)
+    const { key, completion, served } = execution
+    if (!served.transactional && completion === null && !completedElsewhere(error))
+      return this.#record(execution, journal, { kind: 'error', payload: Buffer.from(message) })
+    // A commit whose answer was lost may still be under way. Who marks the request either waits for its end or makes it
+    // impossible, so that nothing can come of it after the caller has been told that nothing did.
+    const doubtful = served.transactional && completion !== null
+    const found = await journal.begin(key, doubtful)
+    if (found.state === 'completed') return this.#repeat(execution, found.completion)
+    if (found.state === 'begun') {
+      if (doubtful) await journal.abandon(key)
+      // Its transaction has rolled back: nothing happened, and nothing must be remembered.
+      return this.#options.answer(execution, FrameType.REJECT, workerError(message))
+    }
+    // A mark of its own, from before it ran: an error that only looks like the journal's.
+    if (found.state === 'running' && !served.transactional)
+      return this.#record(execution, journal, { kind: 'error', payload: Buffer.from(message) })
+    this.#options.refuse(execution, 'UNCERTAIN', `it failed, and what became of other runs is not known: ${message}`, 0)
+  }
+
+  async #record(execution: Execution, journal: CompletionJournal, completion: Completion): Promise<void> {
+    try {
+      await journal.complete(execution.key, completion)
+    } catch (error) {
+      if (completedElsewhere(error)) return this.#joinCompleted(execution, journal)
+      throw error
+    }
     this.#answer(execution, completion)
   }
 
@@ -123,6 +153,10 @@ function answerOf(completion: Completion): { type: number; payload: Buffer } {
   return completion.kind === 'reply'
     ? { type: FrameType.REPLY, payload: completion.payload }
     : { type: FrameType.REJECT, payload: workerError(completion.payload.toString()) }
+}
+
+function completedElsewhere(error: unknown): boolean {
+  return error instanceof AdaptnetError && error.code === 'ALREADY_EXISTS'
 }
 
 const uncertain = (message: string): Buffer => encodeReject({ code: 'UNCERTAIN', message, retryAfterMs: 0 })

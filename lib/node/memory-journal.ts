@@ -1,14 +1,25 @@
+import { TIME_TO_LIVE_MS_MAX } from '../../protocol/constants.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
-import type { Completion, CompletionJournal, CompletionKey, Found } from './completion-journal.ts'
+import { alreadyCompleted, checkClient, checkCompletion, checkCounter, checkKey } from './completion-journal.ts'
+import { journalClosed } from './completion-journal.ts'
+import type { Completion, CompletionJournal, CompletionKey, Found, JournalReport } from './completion-journal.ts'
 
 interface Session {
   /** `null` while the run goes on. */
   records: Map<number, Completion | null>
+  /** Counters below have ended. */
   watermark: number
+  /** One above the highest counter that ever had a record. */
+  recorded: number
   usedMs: number
 }
 
 const RECORDS_MAX = 262_144
+const SESSIONS_MAX = 65_536
+const COMPLETION_BYTES_MAX = 256 * 1_048_576
+
+/** How long it is known of an ended session what it had asked: no attempt is under way for longer. */
+export const ENDED_KEPT_MS: number = TIME_TO_LIVE_MS_MAX
 
 export interface MemoryJournalOptions {
   /** 1 to 32 of a-z 0-9; unpredictable, because no other worker has this memory. */
@@ -26,6 +37,8 @@ export class MemoryJournal implements CompletionJournal {
   readonly #clock: () => number
   readonly #sessions = new Map<string, Session>()
   #records = 0
+  #bytes = 0
+  #closed = false
 
   constructor(options: MemoryJournalOptions) {
     this.id = options.id
@@ -36,74 +49,122 @@ export class MemoryJournal implements CompletionJournal {
     return this.#records
   }
 
-  begin(key: CompletionKey, mark: boolean): Promise<Found> {
+  // Every method is async so that what it throws is a rejected promise, as with the journals that have to wait.
+
+  async begin(key: CompletionKey, mark: boolean): Promise<Found> {
+    this.#expectOpen()
+    checkKey(key)
     const session = this.#session(key.client)
+    if (key.counter < session.watermark) return { state: 'ended' }
     const record = session.records.get(key.counter)
-    if (record !== undefined)
-      return Promise.resolve(
-        record === null ? { state: 'running', over: false } : { state: 'completed', completion: record },
-      )
-    if (key.counter < session.watermark) return Promise.resolve({ state: 'ended' })
-    if (this.#records >= RECORDS_MAX)
-      return Promise.reject(new AdaptnetError('BUSY', `the journal is full with ${RECORDS_MAX} records`))
+    if (record === null) return { state: 'running', over: false }
+    if (record !== undefined) return { state: 'completed', completion: record }
+    if (this.#records >= RECORDS_MAX || this.#bytes >= COMPLETION_BYTES_MAX)
+      throw new AdaptnetError('BUSY', `the journal is full: ${this.#records} records, ${this.#bytes} bytes`)
     if (mark) this.#set(session, key.counter, null)
-    return Promise.resolve({ state: 'begun' })
+    return { state: 'begun' }
   }
 
-  complete(key: CompletionKey, completion: Completion): Promise<void> {
+  async complete(key: CompletionKey, completion: Completion): Promise<void> {
+    this.#expectOpen()
+    checkKey(key)
+    checkCompletion(completion)
     const session = this.#session(key.client)
-    const record = session.records.get(key.counter)
-    if (record !== undefined && record !== null)
-      return Promise.reject(new AdaptnetError('ALREADY_EXISTS', 'the request has been completed before'))
-    this.#set(session, key.counter, completion)
-    return Promise.resolve()
+    if (key.counter < session.watermark) throw alreadyCompleted(true)
+    if (session.records.get(key.counter) != null) throw alreadyCompleted(false)
+    // A payload may be a view of something larger, or be used again by the handler that returned it.
+    this.#set(session, key.counter, { kind: completion.kind, payload: Buffer.from(completion.payload) })
   }
 
-  abandon(key: CompletionKey): Promise<void> {
-    const session = this.#session(key.client)
-    if (session.records.get(key.counter) === null) this.#delete(session, key.counter)
-    return Promise.resolve()
+  async abandon(key: CompletionKey): Promise<void> {
+    this.#expectOpen()
+    checkKey(key)
+    const session = this.#sessions.get(key.client)
+    if (session?.records.get(key.counter) === null) this.#delete(session, key.counter)
   }
 
-  forget(client: string, watermark: number): Promise<void> {
+  async forget(client: string, watermark: number): Promise<void> {
+    this.#expectOpen()
+    checkClient(client)
+    checkCounter(watermark)
     const session = this.#session(client)
     session.watermark = Math.max(session.watermark, watermark)
-    for (const counter of session.records.keys()) if (counter < watermark) this.#delete(session, counter)
-    return Promise.resolve()
+    this.#deleteEnded(session)
   }
 
-  expire(leaseMs: number): Promise<void> {
+  async expire(leaseMs: number): Promise<void> {
+    this.#expectOpen()
     const nowMs = this.#clock()
     for (const [client, session] of this.#sessions) {
-      if (nowMs - session.usedMs < leaseMs) continue
-      this.#records -= session.records.size
-      this.#sessions.delete(client)
+      const idleMs = nowMs - session.usedMs
+      if (idleMs < leaseMs || runs(session)) continue
+      if (session.records.size > 0) {
+        session.watermark = Math.max(session.watermark, session.recorded)
+        this.#deleteEnded(session)
+      } else if (idleMs >= leaseMs + ENDED_KEPT_MS) this.#sessions.delete(client)
     }
-    return Promise.resolve()
+  }
+
+  async report(): Promise<JournalReport> {
+    this.#expectOpen()
+    return { records: this.#records, clients: this.#sessions.size, bytes: this.#bytes }
   }
 
   close(): Promise<void> {
+    this.#closed = true
     this.#sessions.clear()
     this.#records = 0
+    this.#bytes = 0
     return Promise.resolve()
   }
 
+  #expectOpen(): void {
+    if (this.#closed) throw journalClosed()
+  }
+
+  /** The session, as the one heard of last. */
   #session(client: string): Session {
     let session = this.#sessions.get(client)
     if (session === undefined) {
-      session = { records: new Map(), watermark: 0, usedMs: 0 }
-      this.#sessions.set(client, session)
-    }
+      session = { records: new Map(), watermark: 0, recorded: 0, usedMs: 0 }
+      if (this.#sessions.size >= SESSIONS_MAX) this.#dropOldestEnded()
+    } else this.#sessions.delete(client)
+    // In the order of their last use, so that the oldest are found first.
+    this.#sessions.set(client, session)
     session.usedMs = this.#clock()
     return session
+  }
+
+  /** What is known of a session without records matters only to an attempt that was under way for very long. */
+  #dropOldestEnded(): void {
+    for (const [client, session] of this.#sessions)
+      if (session.records.size === 0) {
+        this.#sessions.delete(client)
+        return
+      }
+    throw new AdaptnetError('BUSY', `the journal has records of ${SESSIONS_MAX} sessions`)
   }
 
   #set(session: Session, counter: number, record: Completion | null): void {
     if (!session.records.has(counter)) this.#records += 1
     session.records.set(counter, record)
+    session.recorded = Math.max(session.recorded, counter + 1)
+    this.#bytes += record?.payload.length ?? 0
   }
 
   #delete(session: Session, counter: number): void {
-    if (session.records.delete(counter)) this.#records -= 1
+    const record = session.records.get(counter)
+    if (!session.records.delete(counter)) return
+    this.#records -= 1
+    this.#bytes -= record?.payload.length ?? 0
   }
+
+  #deleteEnded(session: Session): void {
+    for (const counter of session.records.keys()) if (counter < session.watermark) this.#delete(session, counter)
+  }
+}
+
+function runs(session: Session): boolean {
+  for (const record of session.records.values()) if (record === null) return true
+  return false
 }

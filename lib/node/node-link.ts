@@ -6,6 +6,9 @@ import type { Link, LinkListener, Peer } from '../link/link.ts'
 
 /** Weight of a new sample in the latency's moving average. */
 const SMOOTHING = 0.1
+/** How long NO_WORKER is believed before one request asks again. */
+const UNSERVED_MS = 50
+const UNSERVED_MAX = 1_024
 
 export interface NodeLinkOwner {
   linkOpened(link: NodeLink, nowMs: number): void
@@ -28,6 +31,8 @@ export class NodeLink implements LinkListener {
   work = 0
   /** Milliseconds from sending to answer, a moving average. */
   latencyMs = 1
+  /** Services that nobody served there, and until when that is believed. */
+  readonly #unserved = new Map<string, number>()
   #lastWorkerBytes: Buffer = Buffer.alloc(0)
   #lastWorker = ''
   /** An attempt has timed out here and nothing was heard since: others are preferred. */
@@ -75,6 +80,25 @@ export class NodeLink implements LinkListener {
 
   answered(latencyMs: number): void {
     this.latencyMs += SMOOTHING * (latencyMs - this.latencyMs)
+  }
+
+  /** The broker said that nobody serves this there. Its quick answer must not make it look cheap. */
+  noWorker(service: string, nowMs: number): void {
+    if (this.#unserved.size >= UNSERVED_MAX) this.#unserved.clear()
+    this.#unserved.set(service, nowMs + UNSERVED_MS)
+  }
+
+  isUnserved(service: string, nowMs: number): boolean {
+    return this.#unserved.size > 0 && nowMs < (this.#unserved.get(service) ?? 0)
+  }
+
+  /** One request goes there once in a while, to see whether workers have come; the others wait for what it finds. */
+  probe(service: string, nowMs: number): void {
+    if (this.#unserved.has(service)) this.#unserved.set(service, nowMs + UNSERVED_MS)
+  }
+
+  served(service: string): void {
+    if (this.#unserved.size > 0) this.#unserved.delete(service)
   }
 
   timedOut(nowMs: number): void {

@@ -129,7 +129,8 @@ export class Requests {
     const { links, deadlines, chance, budget } = this.#options
     const { plan } = request
     if (plan.delivery === 'exactly-once' && request.pin === null && !this.#pin(request)) return
-    const link = chooseLink(links, request.attempts === 0 ? plan.broker : null, request.avoid, chance)
+    const named = request.attempts === 0 ? plan.broker : null
+    const link = chooseLink(links, named, request.avoid, request.service.name, nowMs, chance)
     if (link === null) {
       this.#enterState(request, 'waiting')
       deadlines.set(request, request.deadlineMs)
@@ -137,6 +138,7 @@ export class Requests {
     }
     if (request.owesRetry && !budget.spend(nowMs)) return this.#waitForBudget(request, nowMs)
     request.owesRetry = false
+    link.probe(request.service.name, nowMs)
     request.link = link
     request.sentMs = nowMs
     request.rejection = null
@@ -241,7 +243,7 @@ export class Requests {
     const { links, deadlines, chance, budget } = this.#options
     request.hedgeMs = Infinity
     deadlines.set(request, request.attemptEndMs)
-    const link = chooseLink(links, null, [first], chance)
+    const link = chooseLink(links, null, [first], request.service.name, nowMs, chance)
     if (link === null || link === first || !budget.spend(nowMs)) return
     request.mayHaveReached = true
     request.hedge = link
@@ -322,6 +324,7 @@ export class Requests {
   }
 
   #replied(request: PendingRequest, link: NodeLink, frame: Frame, nowMs: number): void {
+    link.served(request.service.name)
     if (request.link === link) {
       link.answered(nowMs - request.sentMs)
       request.service.latency.add(nowMs - request.sentMs)
@@ -360,6 +363,8 @@ export class Requests {
       case 'WORKER_LOST':
         return this.#retry(request, nowMs, 0)
       case 'NO_WORKER':
+        link.noWorker(request.service.name, nowMs)
+        return this.#tryNextBroker(request, link, nowMs)
       case 'DRAINING':
       case 'NOT_STARTED':
         return this.#tryNextBroker(request, link, nowMs)
