@@ -147,6 +147,32 @@ t.test(
   },
 )
 
+t.test('a worker that stood still for long drops what waited in its sockets: it is of another time', async (t) => {
+  const world = new World()
+  const ran: string[] = []
+  const worker = await world.worker('w1', (request) => {
+    ran.push(request.payload.toString())
+    return 'done'
+  })
+  const client = await world.client()
+  await world.ask(client, {}, 'before')
+  const process = world.cluster.net.process('w1')
+  process?.freeze()
+  const end = world.ask(client, { ...EXACTLY, deadlineMs: 300_000, timeoutMs: 300_000, retries: 0 }, 'lost')
+  await world.cluster.net.run(20_000)
+  process?.thaw()
+  t.equal(await end, 'UNKNOWN', 'the client is told the truth')
+  await world.cluster.net.until(() => worker.brokers.length === 2, 60_000)
+  t.equal(await world.ask(client, {}, 'after'), 'done', 'and the worker is back')
+  t.same(ran, ['before', 'after'])
+})
+
+t.test('exactly-once may not take longer than half a lease', async (t) => {
+  const world = new World(1)
+  const client = await world.client()
+  t.equal(await world.ask(client, { ...EXACTLY, deadlineMs: 300_001 }), 'INVALID_ARGUMENT')
+})
+
 t.test('exactly-once: nobody has seen it: another journal is taken', async (t) => {
   const world = new World()
   await world.worker('w1', () => 'w1')

@@ -103,6 +103,11 @@ export class BrokerLinks {
     return this.list.every(({ link }) => !link.open || (link.emptied && link.waitingBytes === 0))
   }
 
+  /** Gives up every link, without reading what has come by it. */
+  abandon(nowMs: number): void {
+    for (const { link } of this.list.slice()) link.close('PEER_SILENT', 'this process stood still', nowMs)
+  }
+
   close(nowMs: number): void {
     this.#closed = true
     for (const link of this.list.slice()) link.link.close('BYE', '', nowMs)

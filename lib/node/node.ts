@@ -1,4 +1,4 @@
-import { FrameType, INSTANCE_BYTES, Mode, SESSION_BYTES } from '../../protocol/constants.ts'
+import { FrameType, INSTANCE_BYTES, KEEPALIVE_IDLE_MS, Mode, SESSION_BYTES } from '../../protocol/constants.ts'
 import { addressOf, decodeBrokers, decodeRegistered, encodeRegister } from '../../protocol/control.ts'
 import type { BrokerEntry, Registered } from '../../protocol/control.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
@@ -33,6 +33,11 @@ const SWEEP_MS = 10_000
 /** A node without requests for this long tells workers that it waits for nothing. */
 const IDLE_MS = 500
 const JOURNAL_ID_BYTES = 8
+/**
+ * A node that stood still this long has been given up by every broker. What waits in its sockets is of another time: a
+ * request among it may have been run elsewhere, and forgotten since.
+ */
+const STANDSTILL_MS = 3 * KEEPALIVE_IDLE_MS
 const OUTSTANDING_MAX_DEFAULT = 16_384
 const OUTSTANDING_BYTES_MAX_DEFAULT = 256 * 1_048_576
 
@@ -99,6 +104,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
   readonly #registering = new Map<string, ((answer: Registered) => void)[]>()
   /** When the alarm rings next. */
   #alarmMs = Infinity
+  #rungMs = 0
   #nextTickMs = 0
   #nextSweepMs = 0
   /** Since when no request is out. */
@@ -158,6 +164,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
     })
     this.#journal = new MemoryJournal({ id: Buffer.from(runtime.random(JOURNAL_ID_BYTES)).toString('hex'), clock })
     this.#alarm = runtime.alarm((at) => this.#ring(at))
+    this.#rungMs = nowMs
     this.#ring(nowMs)
   }
 
@@ -333,6 +340,8 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
   linkFrame(link: NodeLink, frame: Frame, nowMs: number): void {
     switch (frame.type) {
       case FrameType.REQUEST:
+        // Sockets may be read before the alarm rings.
+        if (nowMs - this.#rungMs > STANDSTILL_MS) return this.#links.abandon(nowMs)
         this.#worker.request(link, frame, nowMs)
         return this.#wakeAt(nowMs + frame.route.timeToLiveMs)
       case FrameType.REPLY:
@@ -409,6 +418,8 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
   #ring(nowMs: number): void {
     if (this.#state === 'closed') return
     this.#alarmMs = Infinity
+    if (nowMs - this.#rungMs > STANDSTILL_MS) this.#links.abandon(nowMs)
+    this.#rungMs = nowMs
     this.#deadlines.ring(nowMs, (entry) => this.#due(entry, nowMs))
     if (nowMs >= this.#nextTickMs) {
       this.#nextTickMs = nowMs + TICK_MS

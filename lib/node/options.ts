@@ -14,6 +14,10 @@ const TIMEOUT_MS_DEFAULT = 500
 const RETRIES_DEFAULT = 3
 const DEADLINE_MS_DEFAULT = 2_000
 const CONCURRENCY_DEFAULT = 64
+/**
+ * Half the lease of a client's session: no attempt is sent when journals may have begun to forget it (SPEC 6.6).
+ */
+const EXACTLY_ONCE_DEADLINE_MS_MAX = 300_000
 /** All names and values of a request's headers: with the rest they fit into an envelope. */
 const HEADER_BYTES_MAX = 3_072
 
@@ -92,12 +96,8 @@ export function planRequest(options: RequestOptions | undefined): RequestPlan {
     TIME_TO_LIVE_MS_MAX,
   )
   const all = Math.min(timeoutMs * attempts, TIME_TO_LIVE_MS_MAX)
-  const deadlineMs = number(
-    'deadlineMs',
-    options.deadlineMs ?? Math.max(DEADLINE_MS_DEFAULT, all),
-    1,
-    TIME_TO_LIVE_MS_MAX,
-  )
+  const longest = delivery === 'exactly-once' ? EXACTLY_ONCE_DEADLINE_MS_MAX : TIME_TO_LIVE_MS_MAX
+  const deadlineMs = number('deadlineMs', options.deadlineMs ?? Math.max(DEADLINE_MS_DEFAULT, all), 1, longest)
   return {
     timeoutMs,
     retries,

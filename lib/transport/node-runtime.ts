@@ -5,6 +5,9 @@ import { dial } from './tcp.ts'
 /** A timer that fires this late means that the process was stopped or starved, not that the peers were silent. */
 const LATE_MS = 100
 
+/** After a standstill this long the core must know before it reads what is of another time. */
+const STANDSTILL_MS = 10_000
+
 /** The runtime on Node's own clock, timers and sockets. */
 export const nodeRuntime: Runtime = {
   now: () => performance.now(),
@@ -40,7 +43,8 @@ class NodeAlarm implements Alarm {
     this.#fired = () => {
       this.#timer = null
       const nowMs = performance.now()
-      if (nowMs - this.#atMs < LATE_MS) return ring(nowMs)
+      const lateMs = nowMs - this.#atMs
+      if (lateMs < LATE_MS || lateMs > STANDSTILL_MS) return ring(nowMs)
       // After a pause timers run before sockets: let what the peers have sent meanwhile be read before judging them.
       setImmediate(() => setImmediate(() => this.#timer === null && ring(performance.now())))
     }
