@@ -5,16 +5,29 @@
 export type HistoryEvent =
   /** The caller asked. `payload` is a hash of its bytes. */
   | { ev: 'call'; id: string; service: string; delivery: string; payload: string; deadlineMs: number }
-  /** An attempt was queued for a broker. */
-  | { ev: 'send'; id: string; attempt: number; broker: string; duplicate: boolean; timeToLiveMs: number }
+  /** An attempt was queued for a broker; it waits `timeoutMs` for its answer. */
+  | {
+      ev: 'send'
+      id: string
+      attempt: number
+      broker: string
+      duplicate: boolean
+      timeToLiveMs: number
+      timeoutMs: number
+    }
+  /** The attempt that was out was refused, or its worker is gone: the answer's code. NOT_SENT: it never left this node. */
+  | { ev: 'reject'; id: string; broker: string; code: string }
   /** The request ended at the caller: with `reply`, or with an error's code. */
   | { ev: 'end'; id: string; outcome: string; reply?: string; worker?: string; attempts: number }
-  /** A worker began to run it. */
-  | { ev: 'start'; id: string; attempt: number; duplicate: boolean; timeToLiveMs: number }
+  /** A worker began to run it. `payload` is a hash of the bytes that came. */
+  | { ev: 'start'; id: string; attempt: number; duplicate: boolean; timeToLiveMs: number; payload: string }
   /** The worker's handler ended. */
   | { ev: 'done'; id: string; outcome: string; reply?: string }
   /** A test's handler did what must happen once. */
   | { ev: 'effect'; id: string }
+  /** The node's link to a broker opened, will take nothing new, or is gone. */
+  | { ev: 'linked' | 'leaving'; broker: string }
+  | { ev: 'unlinked'; broker: string; code: string }
   /** The process began, ended, stood still or went on. */
   | { ev: 'up' | 'down' | 'stop' | 'cont' }
 

@@ -18,6 +18,22 @@ declare module 'sodium-native' {
       npub: View,
       k: View,
     ): number
+    crypto_aead_xchacha20poly1305_ietf_encrypt(
+      c: View,
+      m: View,
+      ad: View | null,
+      nsec: null,
+      npub: View,
+      k: View,
+    ): number
+    crypto_aead_xchacha20poly1305_ietf_decrypt(
+      m: View,
+      nsec: null,
+      c: View,
+      ad: View | null,
+      npub: View,
+      k: View,
+    ): number
     crypto_scalarmult(shared: View, secretKey: View, publicKey: View): void
     crypto_scalarmult_base(publicKey: View, secretKey: View): void
     crypto_sign_keypair(publicKey: View, secretKey: View): void

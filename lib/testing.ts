@@ -6,6 +6,8 @@ import { Role } from '../protocol/constants.ts'
 import { signRevocations } from './identity/certificate.ts'
 import { admit, createAuthority } from './identity/identity.ts'
 import type { Authority, Identity } from './identity/identity.ts'
+import { nextServiceEpoch } from './identity/service-key.ts'
+import type { ServiceSecrets } from './identity/service-key.ts'
 import type { Node } from './node/node.ts'
 import { createBroker } from './transport/broker-process.ts'
 import type { RunningBroker } from './transport/broker-process.ts'
@@ -37,6 +39,7 @@ export class TestNet implements AsyncDisposable {
   readonly #mode: 'noise' | 'plain'
   readonly #revoked: { name: string; before: number }[] = []
   #revocationsVersion = 0
+  readonly #secrets = new Map<string, ServiceSecrets>()
 
   constructor(mode: 'noise' | 'plain') {
     this.#mode = mode
@@ -85,6 +88,20 @@ export class TestNet implements AsyncDisposable {
     return node
   }
 
+  /** A new epoch of a service's key, for `serve`; clients seal to it from then on. */
+  serviceSecrets(service: string): ServiceSecrets {
+    const options = { nowMs: nodeRuntime.wallClock(), days: 1 }
+    const secrets = nextServiceEpoch(
+      this.authority,
+      service,
+      this.#secrets.get(service) ?? null,
+      options,
+      nodeRuntime.random,
+    )
+    this.#secrets.set(service, secrets)
+    return secrets
+  }
+
   /** Revokes all certificates of a name made until now, in every broker. */
   revoke(name: string): void {
     this.#revoked.push({ name, before: nodeRuntime.wallClock() })
@@ -110,3 +127,6 @@ export async function createTestNet(options: TestNetOptions = {}): Promise<TestN
   for (let index = 0; index < (options.brokers ?? 2); index++) await net.startBroker()
   return net
 }
+
+export { journalConformance } from './testing-journal.ts'
+export type { ConformanceCase, JournalUnderTest } from './testing-journal.ts'

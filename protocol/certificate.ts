@@ -2,7 +2,7 @@ import { codec } from './avro.ts'
 import type { Codec } from './avro.ts'
 import { CERTIFICATE_BYTES_MAX, NAME_BYTES_MAX, PATTERNS_MAX, REVOCATIONS_MAX, SERVICE_BYTES_MAX } from './constants.ts'
 import { AdaptnetError } from './errors.ts'
-import { CERTIFICATE_SCHEMA, REVOCATIONS_SCHEMA, SIGNED_SCHEMA } from './schemas.ts'
+import { CERTIFICATE_SCHEMA, REVOCATIONS_SCHEMA, SERVICE_KEY_SCHEMA, SIGNED_SCHEMA } from './schemas.ts'
 
 /** SPEC 5.2. Times are unix milliseconds; keys are 32 bytes. */
 export interface Certificate {
@@ -122,3 +122,33 @@ export const encodeSigned = (value: Signed): Buffer =>
 
 /** @throws AdaptnetError CERTIFICATE_MALFORMED */
 export const decodeSigned = (bytes: Uint8Array): Signed => signed.decode(bytes)
+
+/** SPEC 5.6. A service's public key, to which clients seal payloads; the secret half is with its workers. */
+export interface ServiceKey {
+  net: Uint8Array
+  service: string
+  /** Grows with each new key; workers hold the keys of the last epochs too. */
+  epoch: number
+  /** X25519 public key. */
+  key: Uint8Array
+  notBefore: number
+  notAfter: number
+}
+
+export const SERVICE_KEY_CONTEXT: Uint8Array = Buffer.from('adaptnet service key 1\0', 'latin1')
+
+const serviceKeys: Codec<ServiceKey> = codec<ServiceKey>(SERVICE_KEY_SCHEMA, {
+  code: 'CERTIFICATE_MALFORMED',
+  what: 'service key',
+  trailing: 'refused',
+  check: (key: ServiceKey) => {
+    if (!isServiceName(key.service) || key.epoch < 1)
+      throw new AdaptnetError('CERTIFICATE_MALFORMED', 'service key: the service or the epoch is not one')
+  },
+})
+
+export const encodeServiceKey = (key: ServiceKey): Buffer =>
+  serviceKeys.encode({ ...key, net: Buffer.from(key.net), key: Buffer.from(key.key) })
+
+/** @throws AdaptnetError CERTIFICATE_MALFORMED */
+export const decodeServiceKey = (body: Uint8Array): ServiceKey => serviceKeys.decode(body)

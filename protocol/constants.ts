@@ -47,6 +47,7 @@ export const FrameType = {
   BROKERS: 48,
   REVOCATIONS: 49,
   GOSSIP: 50,
+  SERVICE_KEYS: 51,
 } as const
 export type FrameType = (typeof FrameType)[keyof typeof FrameType]
 
@@ -107,6 +108,8 @@ export const NAME_BYTES_MAX = 64
 export const SERVICE_BYTES_MAX = 128
 /** In bytes of a certificate's body. Beyond it: CERTIFICATE_MALFORMED. */
 export const CERTIFICATE_BYTES_MAX = 3072
+/** In service keys of a list. Beyond it: the rest is ignored. */
+export const SERVICE_KEYS_MAX = 128
 /** In bytes of a journal's id. Beyond it: FRAME_MALFORMED. */
 export const JOURNAL_BYTES_MAX = 32
 /** In patterns of a certificate, for serving and for calling each. Beyond it: CERTIFICATE_MALFORMED. */

@@ -1,6 +1,6 @@
 import { codec } from './avro.ts'
 import type { Codec } from './avro.ts'
-import { ADDRESSES_MAX, BROKERS_MAX, INSTANCE_BYTES } from './constants.ts'
+import { ADDRESSES_MAX, BROKERS_MAX, INSTANCE_BYTES, SERVICE_KEYS_MAX } from './constants.ts'
 import { codeFromWire, wireNumber } from './errors.ts'
 import type { ErrorCode } from './errors.ts'
 import { AdaptnetError } from './errors.ts'
@@ -11,6 +11,7 @@ import {
   REGISTERED_SCHEMA,
   REGISTER_SCHEMA,
   REJECT_SCHEMA,
+  SERVICE_KEYS_SCHEMA,
 } from './schemas.ts'
 
 /** Where a broker can be reached; `zone` names the network in which the address holds, '' everywhere. */
@@ -38,6 +39,8 @@ export interface Register {
   concurrency: number
   /** The journal in which this worker keeps completions; '' for none. */
   journal: string
+  /** The signed key of the service (SPEC 5.6); empty when payloads are not sealed. */
+  serviceKey: Uint8Array
 }
 
 export interface Registered {
@@ -87,13 +90,15 @@ const registereds = codec<{ service: string; code: number; message: string }>(
 )
 const rejects = codec<{ code: number; retryAfter: number; message: string }>(REJECT_SCHEMA, frameBody('REJECT'))
 const farewells = codec<{ code: number; message: string }>(FAREWELL_SCHEMA, frameBody('farewell'))
+const serviceKeyLists = codec<{ keys: Uint8Array[] }>(SERVICE_KEYS_SCHEMA, frameBody('SERVICE_KEYS'))
 const brokerLists = codec<{ brokers: BrokerEntry[] }>(BROKERS_SCHEMA, frameBody('BROKERS'))
 
 export const encodeHello = (hello: Hello): Buffer =>
   hellos.encode({ ...hello, instance: Buffer.from(hello.instance), certificate: Buffer.from(hello.certificate) })
 export const decodeHello = (bytes: Uint8Array): Hello => hellos.decode(bytes)
 
-export const encodeRegister = (body: Register): Buffer => registers.encode(body)
+export const encodeRegister = (body: Register): Buffer =>
+  registers.encode({ ...body, serviceKey: Buffer.from(body.serviceKey) })
 export const decodeRegister = (bytes: Uint8Array): Register => registers.decode(bytes)
 
 export const encodeRegistered = ({ service, code, message }: Registered): Buffer =>
@@ -126,6 +131,12 @@ export const decodeBrokers = (bytes: Uint8Array): BrokerEntry[] =>
     .decode(bytes)
     .brokers.slice(0, BROKERS_MAX)
     .map((broker) => ({ ...broker, addresses: broker.addresses.slice(0, ADDRESSES_MAX) }))
+
+/** Signed service keys, as far as they fit into one frame. */
+export const encodeServiceKeys = (keys: readonly Uint8Array[]): Buffer =>
+  serviceKeyLists.encode({ keys: keys.slice(0, SERVICE_KEYS_MAX).map((key) => Buffer.from(key)) })
+export const decodeServiceKeys = (bytes: Uint8Array): Uint8Array[] =>
+  serviceKeyLists.decode(bytes).keys.slice(0, SERVICE_KEYS_MAX)
 
 /** `name/instance`, the instance as 8 hex digits: how an envelope names a node. */
 export function addressOf(name: string, instance: Uint8Array): string {

@@ -79,6 +79,21 @@ export const ErrorTable = {
     scope: 'request',
     meaning: 'An earlier run of this request began and its end is not known; it is not run again.',
   },
+  REQUEST_FORGED: {
+    number: 75,
+    scope: 'request',
+    meaning: 'The sealed payload is not what the client sealed for this request; nothing was run.',
+  },
+  SEAL_REQUIRED: {
+    number: 76,
+    scope: 'request',
+    meaning: 'This side takes sealed payloads only; nothing was run.',
+  },
+  REPLY_FORGED: {
+    number: null,
+    scope: 'local',
+    meaning: 'The answer is not what a worker of the service sealed for this request; the request may have run.',
+  },
   NOT_SENT: { number: null, scope: 'local', meaning: 'No broker could be reached in time; nothing left this node.' },
   UNKNOWN: {
     number: null,

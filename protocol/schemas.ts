@@ -101,6 +101,29 @@ export const REVOCATIONS_SCHEMA: object = {
   ],
 }
 
+/** SPEC 5.6: the bytes that the authority signs for a service's key. */
+export const SERVICE_KEY_SCHEMA: object = {
+  type: 'record',
+  name: 'ServiceKey',
+  namespace: 'adaptnet',
+  fields: [
+    { name: 'net', type: fixed('Key', 32) },
+    { name: 'service', type: 'string' },
+    { name: 'epoch', type: 'int' },
+    { name: 'key', type: 'Key' },
+    { name: 'notBefore', type: 'long' },
+    { name: 'notAfter', type: 'long' },
+  ],
+}
+
+/** SPEC 5.6: the body of SERVICE_KEYS; each entry is a signed ServiceKey. */
+export const SERVICE_KEYS_SCHEMA: object = {
+  type: 'record',
+  name: 'ServiceKeys',
+  namespace: 'adaptnet',
+  fields: [{ name: 'keys', type: array('bytes') }],
+}
+
 /** SPEC 5.1: a body and the authority's Ed25519 signature over its context and the body. */
 export const SIGNED_SCHEMA: object = {
   type: 'record',
@@ -121,6 +144,7 @@ export const REGISTER_SCHEMA: object = {
     { name: 'service', type: 'string' },
     { name: 'concurrency', type: 'int' },
     { name: 'journal', type: 'string' },
+    { name: 'serviceKey', type: 'bytes' },
   ],
 }
 
@@ -188,6 +212,8 @@ export const SCHEMAS: Readonly<Record<string, object>> = {
   certificate: CERTIFICATE_SCHEMA,
   revocations: REVOCATIONS_SCHEMA,
   signed: SIGNED_SCHEMA,
+  'service-key': SERVICE_KEY_SCHEMA,
+  'service-keys': SERVICE_KEYS_SCHEMA,
   register: REGISTER_SCHEMA,
   registered: REGISTERED_SCHEMA,
   reject: REJECT_SCHEMA,

@@ -13,7 +13,14 @@ import {
 } from '../../protocol/constants.ts'
 import { isServiceName } from '../../protocol/certificate.ts'
 import type { Certificate, Revocations } from '../../protocol/certificate.ts'
-import { addressOf, decodeBrokers, decodeRegister, encodeBrokers, encodeRegistered } from '../../protocol/control.ts'
+import {
+  addressOf,
+  decodeBrokers,
+  decodeRegister,
+  encodeBrokers,
+  encodeRegistered,
+  encodeServiceKeys,
+} from '../../protocol/control.ts'
 import type { Address, Hello } from '../../protocol/control.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import type { ErrorCode } from '../../protocol/errors.ts'
@@ -36,6 +43,7 @@ import { newCounters } from './counters.ts'
 import type { Counters } from './counters.ts'
 import { Forward } from './forward.ts'
 import { Peers } from './peers.ts'
+import { ServiceKeys } from './service-keys.ts'
 import { reportLinks, reportServices } from './report.ts'
 import type { BrokerReport } from './report.ts'
 
@@ -82,6 +90,7 @@ export class Broker implements BrokerLinkOwner {
   readonly #pending = new Set<BrokerLink>()
   readonly #dirty: BrokerLink[] = []
   readonly #forward: Forward
+  readonly #serviceKeys: ServiceKeys
   readonly #peers: Peers
   readonly #candidates: Candidates
   readonly #alarm: Alarm
@@ -108,12 +117,14 @@ export class Broker implements BrokerLinkOwner {
       state: BrokerStateNumber.alive,
       addresses: [],
     })
+    this.#serviceKeys = new ServiceKeys(identity.net)
     this.#forward = new Forward({
       answers: new Answers(Buffer.from(this.address, 'latin1'), runtime.random(8)),
       counters: this.counters,
       seed: readU32(runtime.random(4), 0),
       reserved: (service, payload) => this.#answerReserved(service, payload),
       linkOf: (address) => this.#nodes.get(address),
+      unserved: (service) => this.#serviceKeys.remove(service),
     })
     this.#candidates = new Candidates(() => readU32(runtime.random(4), 0) / 2 ** 32)
     this.#askFlush = runtime.endOfTurn((nowMs) => this.#flush(nowMs))
@@ -303,6 +314,9 @@ export class Broker implements BrokerLinkOwner {
     if (!link.isBroker) this.#nodes.set(link.address, link)
     this.events.publish({ type: 'linked', peer: link.address, role: link.isBroker ? 'broker' : 'node' })
     link.link.sendControl(FrameType.BROKERS, encodeBrokers(this.#peers.list()))
+    if (!link.isBroker)
+      for (const keys of this.#serviceKeys.lists())
+        link.link.sendControl(FrameType.SERVICE_KEYS, encodeServiceKeys(keys))
     if (this.#state === 'draining') link.link.leave('DRAINING')
   }
 
@@ -340,7 +354,8 @@ export class Broker implements BrokerLinkOwner {
         if (!link.isBroker) throw new AdaptnetError('FRAME_UNEXPECTED', 'REVOCATIONS came from a node')
         return this.revoke(frame.payloadView())
       case FrameType.REGISTERED:
-        throw new AdaptnetError('FRAME_UNEXPECTED', 'REGISTERED came from a peer')
+      case FrameType.SERVICE_KEYS:
+        throw new AdaptnetError('FRAME_UNEXPECTED', `a frame of type ${frame.type}, which only brokers send to nodes`)
       default:
         this.#forward.frame(link, frame, nowMs)
     }
@@ -348,7 +363,7 @@ export class Broker implements BrokerLinkOwner {
 
   #register(link: BrokerLink, frame: Frame, nowMs: number): void {
     link.expectNode()
-    const { service, concurrency, journal } = decodeRegister(frame.payloadView())
+    const { service, concurrency, journal, serviceKey } = decodeRegister(frame.payloadView())
     if (!JOURNAL.test(journal)) throw new AdaptnetError('FRAME_MALFORMED', 'REGISTER: the journal is not one')
     const answer = (code: ErrorCode, message: string): void =>
       link.link.sendControl(FrameType.REGISTERED, encodeRegistered({ service, code, message }))
@@ -358,9 +373,24 @@ export class Broker implements BrokerLinkOwner {
       throw new AdaptnetError('LIMIT_EXCEEDED', `more than ${SERVICES_PER_LINK_MAX} services on one link`)
     if (link.link.draining) return answer('DRAINING', '')
     const places = Math.min(Math.max(1, concurrency), CONCURRENCY_MAX)
+    if (serviceKey.length > 0 && !this.#takeServiceKey(service, serviceKey))
+      return answer('NOT_PERMITTED', 'the service key is not one of this service in this net')
     this.#forward.offer(link, service, journal, places, nowMs)
     this.events.publish({ type: 'serving', peer: link.address, service, concurrency: places })
     answer('BYE', '')
+  }
+
+  /** Hands a new key of a service on to every node. False when it is none. */
+  #takeServiceKey(service: string, record: Uint8Array): boolean {
+    try {
+      if (!this.#serviceKeys.offer(service, record, this.#runtime.wallClock())) return true
+    } catch (error) {
+      if (error instanceof AdaptnetError) return false
+      throw error
+    }
+    const body = encodeServiceKeys(this.#serviceKeys.recordOf(service))
+    for (const { link } of this.#nodes.values()) if (link.open) link.sendControl(FrameType.SERVICE_KEYS, body)
+    return true
   }
 
   linkLeaving(link: BrokerLink, nowMs: number): void {

@@ -18,6 +18,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Run>>> = {
   call: async () => (await import('./call.ts')).call,
   status: async () => (await import('./status.ts')).status,
   inspect: async () => (await import('./inspect.ts')).inspect,
+  check: async () => (await import('./check.ts')).check,
 }
 
 const USAGE = `usage: adaptnet COMMAND [ARG...]
@@ -29,6 +30,7 @@ const USAGE = `usage: adaptnet COMMAND [ARG...]
   call      calls a service, once or many times
   status    asks a broker how it is
   inspect   decodes captured bytes
+  check     judges histories that nodes have written
 
   --help    this text; adaptnet COMMAND --help tells more
   --version the version of this program

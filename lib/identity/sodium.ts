@@ -8,6 +8,7 @@ import { AdaptnetError } from '../../protocol/errors.ts'
 
 export const AEAD_KEY_BYTES = 32
 export const AEAD_NONCE_BYTES = 12
+export const XAEAD_NONCE_BYTES = 24
 export const AEAD_TAG_BYTES = 16
 export const DH_BYTES = 32
 export const SEED_BYTES = 32
@@ -71,6 +72,40 @@ export function aeadOpen(
   expectLength('key', key, AEAD_KEY_BYTES)
   try {
     sodium.crypto_aead_chacha20poly1305_ietf_decrypt(output, null, sealed, ad, nonce, key)
+  } catch (cause) {
+    throw new AdaptnetError('TAG_INVALID', `${sealed.length} sealed bytes are not authentic`, { cause })
+  }
+}
+
+/** XChaCha20-Poly1305, whose nonce is long enough to be random; otherwise like `aeadSeal`. */
+export function xaeadSeal(
+  output: Uint8Array,
+  plaintext: Uint8Array,
+  ad: Uint8Array,
+  nonce: Uint8Array,
+  key: Uint8Array,
+): void {
+  expectLength('output', output, plaintext.length + AEAD_TAG_BYTES)
+  expectLength('nonce', nonce, XAEAD_NONCE_BYTES)
+  expectLength('key', key, AEAD_KEY_BYTES)
+  sodium.crypto_aead_xchacha20poly1305_ietf_encrypt(output, plaintext, ad, null, nonce, key)
+}
+
+/** Like `aeadOpen`. */
+export function xaeadOpen(
+  output: Uint8Array,
+  sealed: Uint8Array,
+  ad: Uint8Array,
+  nonce: Uint8Array,
+  key: Uint8Array,
+): void {
+  if (sealed.length < AEAD_TAG_BYTES)
+    throw new AdaptnetError('TAG_INVALID', `${sealed.length} sealed bytes are less than a tag of ${AEAD_TAG_BYTES}`)
+  expectLength('output', output, sealed.length - AEAD_TAG_BYTES)
+  expectLength('nonce', nonce, XAEAD_NONCE_BYTES)
+  expectLength('key', key, AEAD_KEY_BYTES)
+  try {
+    sodium.crypto_aead_xchacha20poly1305_ietf_decrypt(output, null, sealed, ad, nonce, key)
   } catch (cause) {
     throw new AdaptnetError('TAG_INVALID', `${sealed.length} sealed bytes are not authentic`, { cause })
   }

@@ -1,9 +1,10 @@
-import { DeliveryNumber, FrameType, ID_BYTES, SESSION_BYTES } from '../../protocol/constants.ts'
+import { DeliveryNumber, FrameFlag, FrameType, ID_BYTES, SESSION_BYTES } from '../../protocol/constants.ts'
 import { envelopeHead, measureEnvelopeTail, writeEnvelopeTail } from '../../protocol/envelope.ts'
 import type { Header } from '../../protocol/envelope.ts'
 import { writeU32 } from '../../protocol/frame.ts'
 import type { NodeLink } from './node-link.ts'
 import type { PendingRequest } from './pending-request.ts'
+import type { AnswerFrame } from './seen-requests.ts'
 
 const EMPTY = Buffer.alloc(0)
 const NO_HEADERS: readonly Header[] = []
@@ -56,13 +57,26 @@ export class AttemptWriter {
     return true
   }
 
+  /** This node's address, as its envelopes name it. */
+  get sender(): Buffer {
+    return this.#sender
+  }
+
+  /** A request's id in 16 bytes. */
+  idBytes(counter: number): Buffer {
+    const id = Buffer.alloc(ID_BYTES)
+    id.set(this.#session)
+    writeCounter(id, SESSION_BYTES, counter)
+    return id
+  }
+
   /** A request's id as 32 hex digits. */
   idOf(counter: number): string {
     return Buffer.from(this.#session).toString('hex') + counter.toString(16).padStart(2 * SESSION_BYTES, '0')
   }
 
   request(request: PendingRequest, link: NodeLink, watermark: number, nowMs: number): void {
-    const { plan, payload } = request
+    const { plan, wire } = request
     const scratch = this.#begin(request.destination, request.counter, plan.headers)
     const end = writeEnvelopeTail(
       scratch,
@@ -74,7 +88,7 @@ export class AttemptWriter {
       DeliveryNumber[plan.delivery],
       plan.headers,
     )
-    link.link.sendFrame(FrameType.REQUEST, 0, scratch, 0, end, payload, 0, payload.length)
+    link.link.sendFrame(FrameType.REQUEST, request.flags, scratch, 0, end, wire, 0, wire.length)
   }
 
   cancel(request: PendingRequest, link: NodeLink): void {
@@ -87,16 +101,15 @@ export class AttemptWriter {
   /** A REPLY or REJECT about the request with this session and counter. */
   answer(
     link: NodeLink,
-    type: number,
     client: Destination,
     session: Uint8Array,
     counter: number,
-    payload: Buffer,
+    { type, flags, payload }: AnswerFrame,
   ): void {
     const scratch = this.#begin(client, this.nextCounter(), NO_HEADERS)
     scratch.set(session, ORIGINAL_AT)
     writeCounter(scratch, ORIGINAL_COUNTER_AT, counter)
-    this.#send(link, type, client, payload, 0)
+    this.#send(link, type, client, payload, 0, flags)
   }
 
   /** Tells a worker that nothing below `watermark` is awaited any more. */
@@ -115,10 +128,25 @@ export class AttemptWriter {
     return this.#scratch
   }
 
-  #send(link: NodeLink, type: number, destination: Destination, payload: Buffer, watermark: number): void {
+  #send(
+    link: NodeLink,
+    type: number,
+    destination: Destination,
+    payload: Buffer,
+    watermark: number,
+    flags: number = 0,
+  ): void {
     const end = writeEnvelopeTail(this.#scratch, destination.head.length, 0, false, 0, watermark, 0, NO_HEADERS)
-    link.link.sendFrame(type, 0, this.#scratch, 0, end, payload, 0, payload.length)
+    link.link.sendFrame(type, flags, this.#scratch, 0, end, payload, 0, payload.length)
   }
+}
+
+/** Sealed payloads from here on travel outside the record's box: they need no second one. */
+const RAW_BYTES_MIN = 1_024
+
+/** Frame flags of a sealed payload. */
+export function sealFlags(sealed: Uint8Array): number {
+  return FrameFlag.SEALED | (sealed.length >= RAW_BYTES_MIN ? FrameFlag.RAW : 0)
 }
 
 function writeCounter(bytes: Buffer, at: number, counter: number): void {

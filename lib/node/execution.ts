@@ -6,7 +6,7 @@ import type { Due } from './deadlines.ts'
 import type { Completion, CompletionJournal, CompletionKey } from './completion-journal.ts'
 import type { NodeLink } from './node-link.ts'
 import type { ClientSession, SeenRequest } from './seen-requests.ts'
-import type { ServedService } from './worker.ts'
+import type { Sealing, ServedService } from './worker.ts'
 
 /** A request as a handler sees it. */
 export interface ServedRequest {
@@ -49,14 +49,18 @@ export class Execution implements Due, ServedRequest {
 
   readonly served: ServedService
   readonly payload: Buffer
+  readonly seal: Sealing | null
   readonly session: ClientSession<Execution>
   readonly counter: number
-  readonly possibleDuplicate: boolean
+  possibleDuplicate: boolean
   readonly headers: readonly Header[]
   readonly deadlineMs: number
   readonly #clock: () => number
   retryCount: number
+  /** Where the latest attempt came from. */
   link: NodeLink
+  /** Where earlier attempts came from: their brokers, too, wait for an answer, and keep a place of this worker for it. */
+  readonly earlierLinks: NodeLink[] = []
   seen: SeenRequest<Execution> | null = null
   /** Where its completion is kept, for exactly-once. */
   readonly journal: CompletionJournal | null
@@ -70,6 +74,7 @@ export class Execution implements Due, ServedRequest {
     served: ServedService
     link: NodeLink
     payload: Buffer
+    seal: Sealing | null
     session: ClientSession<Execution>
     counter: number
     retryCount: number
@@ -82,6 +87,7 @@ export class Execution implements Due, ServedRequest {
     this.served = options.served
     this.link = options.link
     this.payload = options.payload
+    this.seal = options.seal
     this.session = options.session
     this.counter = options.counter
     this.retryCount = options.retryCount

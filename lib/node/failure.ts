@@ -16,12 +16,16 @@ export function failureOf(request: PendingRequest): AdaptnetError {
     ...(rejection === null || rejection.retryAfterMs === 0 ? {} : { retryAfterMs: rejection.retryAfterMs }),
   }
   if (rejection?.code === 'WORKER_ERROR') return new AdaptnetError('WORKER_ERROR', rejection.message, details)
+  if (request.forged)
+    return new AdaptnetError('REPLY_FORGED', `a broker forged the answer to ${attempts} attempts${said}`, details)
   if (request.mayHaveReached)
     return new AdaptnetError(
       'UNKNOWN',
       `no answer after ${attempts} attempts, and a worker may have run it${said}`,
       details,
     )
+  if (attempts === 0 && rejection?.code === 'SEAL_REQUIRED')
+    return new AdaptnetError('SEAL_REQUIRED', rejection.message, details)
   if (attempts === 0) return new AdaptnetError('NOT_SENT', `no broker could take it${said}`, details)
   if (rejection === null) return new AdaptnetError('NOT_SENT', `${attempts} attempts never left this node`, details)
   return new AdaptnetError(honest(rejection.code), rejection.message || ErrorTable[rejection.code].meaning, details)

@@ -13,7 +13,7 @@ const WATERMARK_STEP = 64
 const WATERMARK_MS = 1_000
 const CLIENTS_MAX = 65_536
 /** No more than a REJECT can carry anyway. */
-const ERROR_CHARACTERS_MAX = 512
+const ERROR_CHARACTERS_MAX = 1_024
 
 export interface JournaledRunsOptions {
   run: (execution: Execution) => Answer | Promise<Answer>
@@ -108,7 +108,13 @@ export class JournaledRuns {
     // A commit whose answer was lost may still be under way. Who marks the request either waits for its end or makes it
     // impossible, so that nothing can come of it after the caller has been told that nothing did.
     const doubtful = served.transactional && completion !== null
-    const found = await journal.begin(key, doubtful)
+    let found
+    try {
+      found = await journal.begin(key, doubtful)
+    } catch (failure) {
+      if (doubtful || !served.transactional) throw failure
+      return this.#options.refuse(execution, 'NOT_STARTED', `it was undone, and the journal is gone: ${message}`, 0)
+    }
     if (found.state === 'completed') return this.#repeat(execution, found.completion)
     if (found.state === 'begun') {
       if (doubtful) await journal.abandon(key)

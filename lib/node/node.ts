@@ -1,5 +1,11 @@
 import { FrameType, INSTANCE_BYTES, KEEPALIVE_IDLE_MS, Mode, SESSION_BYTES } from '../../protocol/constants.ts'
-import { addressOf, decodeBrokers, decodeRegistered, encodeRegister } from '../../protocol/control.ts'
+import {
+  addressOf,
+  decodeBrokers,
+  decodeRegistered,
+  decodeServiceKeys,
+  encodeRegister,
+} from '../../protocol/control.ts'
 import type { BrokerEntry, Registered } from '../../protocol/control.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import type { ErrorCode } from '../../protocol/errors.ts'
@@ -18,12 +24,13 @@ import type { Handler } from './execution.ts'
 import { MemoryJournal } from './memory-journal.ts'
 import type { NodeLink, NodeLinkOwner } from './node-link.ts'
 import { checkService, planRequest, planServe } from './options.ts'
-import type { RequestOptions, ServeOptions } from './options.ts'
+import type { RequestOptions, Seal, ServeOptions } from './options.ts'
 import { PendingRequest } from './pending-request.ts'
 import type { Reply } from './pending-request.ts'
 import { Requests } from './requests.ts'
 import type { RequestCounters } from './requests.ts'
 import { RetryBudget } from './retry-budget.ts'
+import { Seals } from './seals.ts'
 import { Worker } from './worker.ts'
 import type { WorkerCounters } from './worker.ts'
 
@@ -33,6 +40,7 @@ const SWEEP_MS = 10_000
 /** A node without requests for this long tells workers that it waits for nothing. */
 const IDLE_MS = 500
 const JOURNAL_ID_BYTES = 8
+const NO_BYTES = new Uint8Array(0)
 /**
  * A node that stood still this long has been given up by every broker. What waits in its sockets is of another time: a
  * request among it may have been run elsewhere, and forgotten since.
@@ -58,6 +66,8 @@ export interface NodeOptions {
   outstandingMax?: number
   /** Payload bytes of them. Default 256 MiB. */
   outstandingBytesMax?: number
+  /** Whether requests that do not say are sealed. Default `auto`. */
+  seal?: Seal
   /** Gets a line for everything that happens to a request, for judging it afterwards. */
   history?: HistorySink
   /** Called when the node has closed. */
@@ -95,8 +105,10 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
   readonly #links: BrokerLinks
   readonly #deadlines: Deadlines
   readonly #writer: AttemptWriter
+  readonly #seals: Seals
   readonly #requests: Requests
   readonly #worker: Worker
+  readonly #history: ((event: HistoryEvent) => void) | null
   /** For services that are served without a journal of their own. */
   readonly #journal: MemoryJournal
   readonly #alarm: Alarm
@@ -127,7 +139,9 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
     const writer = new AttemptWriter(session, Buffer.from(this.address, 'latin1'))
     const clock = (): number => runtime.now()
     const history = this.#historyOf(options.history)
+    this.#history = history
     this.#writer = writer
+    this.#seals = new Seals({ net: identity.net, wallClock: runtime.wallClock, random: runtime.random })
     this.#deadlines = new Deadlines(nowMs)
     this.#links = new BrokerLinks(
       {
@@ -149,6 +163,8 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
       budget: new RetryBudget(nowMs),
       chance,
       clock,
+      seals: this.#seals,
+      seal: options.seal ?? 'auto',
       askJournals: (service) => this.#askJournals(service),
       history,
       outstandingMax: options.outstandingMax ?? OUTSTANDING_MAX_DEFAULT,
@@ -159,6 +175,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
       links: this.#links.list,
       deadlines: this.#deadlines,
       clock,
+      random: runtime.random,
       ended: () => this.#checkDrained(),
       history,
     })
@@ -208,7 +225,15 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
     if (this.#worker.services.has(service))
       throw new AdaptnetError('INVALID_ARGUMENT', `${service} is served by this node already`)
     const journal = options?.journal ?? this.#journal
-    this.#worker.serve({ name: service, handler, concurrency, journal, transactional: options?.transactional ?? false })
+    this.#worker.serve({
+      name: service,
+      handler,
+      concurrency,
+      journal,
+      transactional: options?.transactional ?? false,
+      secrets: options?.secrets ?? null,
+      sealRequired: options?.seal === 'required',
+    })
     const answer = await new Promise<Registered>((resolve) => {
       this.#registering.set(service, [...(this.#registering.get(service) ?? []), resolve])
       for (const link of this.#links.list) if (link.usable) this.#register(link, service)
@@ -296,15 +321,18 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
   }
 
   #unregister(service: string): void {
-    const body = encodeRegister({ service, concurrency: 0, journal: '' })
+    const body = encodeRegister({ service, concurrency: 0, journal: '', serviceKey: NO_BYTES })
     for (const link of this.#links.list) if (link.link.open) link.link.sendControl(FrameType.UNREGISTER, body)
   }
 
   #register(link: NodeLink, service: string): void {
     const served = this.#worker.services.get(service)
     if (served === undefined) return
-    const { concurrency, journal } = served
-    link.link.sendControl(FrameType.REGISTER, encodeRegister({ service, concurrency, journal: journal.id }))
+    const { concurrency, journal, secrets } = served
+    link.link.sendControl(
+      FrameType.REGISTER,
+      encodeRegister({ service, concurrency, journal: journal.id, serviceKey: secrets?.record ?? NO_BYTES }),
+    )
   }
 
   /** Which journals the workers of a service keep, from whichever broker answers. */
@@ -330,6 +358,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
 
   linkOpened(link: NodeLink, nowMs: number): void {
     if (!this.#links.opened(link, nowMs)) return
+    this.#history?.({ ev: 'linked', broker: link.address })
     this.events.publish({ type: 'linked', broker: link.address, remote: link.candidate.key })
     if (this.#state === 'leaving') return link.link.leave('DRAINING')
     if (this.#state === 'open') for (const name of this.#worker.services.keys()) this.#register(link, name)
@@ -356,6 +385,10 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
         return this.#registered(decodeRegistered(frame.payloadView()))
       case FrameType.BROKERS:
         return this.#learn(decodeBrokers(frame.payloadView()), nowMs)
+      case FrameType.SERVICE_KEYS:
+        this.#seals.learn(decodeServiceKeys(frame.payloadView()))
+        this.#requests.linkUsable(nowMs)
+        return this.#wakeAt(this.#deadlines.nextMs())
       default:
         throw new AdaptnetError('FRAME_UNEXPECTED', `a frame of type ${frame.type} came from a broker`)
     }
@@ -378,6 +411,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
   linkLeaving(link: NodeLink, _nowMs: number): void {
     // The echo tells the broker that no request of ours is on its way any more (SPEC 4.6).
     link.link.leave('DRAINING')
+    this.#history?.({ ev: 'leaving', broker: link.address })
     this.events.publish({ type: 'draining', broker: link.address })
     this.#checkDrained()
   }
@@ -389,6 +423,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
 
   linkClosed(link: NodeLink, code: ErrorCode, message: string, nowMs: number): void {
     this.#links.closed(link, code, nowMs)
+    if (link.peer !== null && code !== 'DUPLICATE_LINK') this.#history?.({ ev: 'unlinked', broker: link.address, code })
     if (link.peer !== null) this.events.publish({ type: 'unlinked', broker: link.address, code, message })
     else this.events.publish({ type: 'refused', remote: link.candidate.key, code, message })
     this.#requests.linkClosed(link, code === 'PEER_SILENT' || code === 'SLOW_READER', nowMs)

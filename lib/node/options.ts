@@ -8,6 +8,7 @@ import {
 import { isServiceName } from '../../protocol/certificate.ts'
 import type { Header } from '../../protocol/envelope.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
+import type { ServiceSecrets } from '../identity/service-key.ts'
 import type { CompletionJournal } from './completion-journal.ts'
 
 const TIMEOUT_MS_DEFAULT = 500
@@ -28,6 +29,10 @@ const HEADER_BYTES_MAX = 3_072
  */
 export type Delivery = 'at-least-once' | 'at-most-once' | 'exactly-once'
 
+/** Whether payloads are sealed end to end (SPEC 5.6). */
+export type Seal = 'auto' | 'required' | 'never'
+
+const SEALS: readonly Seal[] = ['auto', 'required', 'never']
 const DELIVERIES: readonly Delivery[] = ['at-least-once', 'at-most-once', 'exactly-once']
 
 export interface RequestOptions {
@@ -47,6 +52,11 @@ export interface RequestOptions {
    * answers; the first answer wins. The request may then run twice, except exactly-once. Not for at-most-once.
    */
   hedge?: boolean
+  /**
+   * `auto` seals the payload when a key of the service is known, `required` sends nothing otherwise, `never` does not seal.
+   * Default: what `connect` was told, else `auto`.
+   */
+  seal?: Seal
   /** The broker to send the first attempt through: its name, `name/instance` or HOST:PORT. */
   broker?: string
   /** For the ends, such as a trace parent. */
@@ -62,6 +72,7 @@ export interface RequestPlan {
   deadlineMs: number
   delivery: Delivery
   hedge: boolean
+  seal: Seal | null
   broker: string | null
   headers: readonly Header[]
   signal: AbortSignal | null
@@ -74,6 +85,7 @@ const DEFAULT_PLAN: RequestPlan = {
   deadlineMs: DEADLINE_MS_DEFAULT,
   delivery: 'at-least-once',
   hedge: false,
+  seal: null,
   broker: null,
   headers: NO_HEADERS,
   signal: null,
@@ -104,6 +116,7 @@ export function planRequest(options: RequestOptions | undefined): RequestPlan {
     deadlineMs,
     delivery,
     hedge: options.hedge ?? false,
+    seal: checkSeal(options.seal),
     broker: options.broker ?? null,
     headers: checkHeaders(options.headers),
     signal: options.signal ?? null,
@@ -120,6 +133,10 @@ export interface ServeOptions {
    * breaks off before has then had no effect, and the request may run again.
    */
   transactional?: boolean
+  /** The service's keys, as `adaptnet net service` makes them: clients then seal what they send, and answers are sealed. */
+  secrets?: ServiceSecrets
+  /** `required` refuses what is not sealed. Default: taken as it comes. */
+  seal?: 'required'
 }
 
 /** @throws AdaptnetError INVALID_ARGUMENT */
@@ -135,6 +152,13 @@ export function checkService(service: string): void {
   const reserved = service.startsWith('$') && isServiceName(service.slice(1)) && service.length <= SERVICE_BYTES_MAX
   if (!isServiceName(service) && !reserved)
     throw invalid(`a service is named by 1 to 128 of A-Z a-z 0-9 . _ -, not ${JSON.stringify(service)}`)
+}
+
+/** @throws AdaptnetError INVALID_ARGUMENT */
+export function checkSeal(seal: Seal | undefined): Seal | null {
+  if (seal !== undefined && !SEALS.includes(seal))
+    throw invalid(`seal is ${SEALS.join(', ')}, not ${JSON.stringify(seal)}`)
+  return seal ?? null
 }
 
 /** The envelope has room for a few short headers: what would not fit is refused here, not by the broker. */

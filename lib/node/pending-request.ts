@@ -1,4 +1,5 @@
 import type { ErrorCode } from '../../protocol/errors.ts'
+import type { ClientSeal } from '../identity/sealing.ts'
 import type { Destination } from './attempt-writer.ts'
 import type { Due } from './deadlines.ts'
 import type { NodeLink } from './node-link.ts'
@@ -58,6 +59,14 @@ export class PendingRequest implements Due {
   readonly counter: number
   readonly service: CalledService
   readonly payload: Buffer
+  /** What is sent: the payload, or the payload sealed. */
+  wire: Buffer
+  /** Frame flags of what is sent. */
+  flags = 0
+  /** What it is sealed with; null when it is not. */
+  seal: ClientSeal | null = null
+  /** A broker has altered it or its answer. */
+  forged = false
   readonly plan: RequestPlan
   readonly calledMs: number
   readonly deadlineMs: number
@@ -106,6 +115,7 @@ export class PendingRequest implements Due {
     this.service = service
     this.destination = service.destination
     this.payload = payload
+    this.wire = payload
     this.plan = plan
     this.calledMs = nowMs
     this.deadlineMs = nowMs + plan.deadlineMs

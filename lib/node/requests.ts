@@ -4,16 +4,21 @@ import { AdaptnetError } from '../../protocol/errors.ts'
 import type { ErrorCode } from '../../protocol/errors.ts'
 import { hashOf } from '../history.ts'
 import type { HistoryEvent } from '../history.ts'
+import { ReplyKind } from '../identity/sealing.ts'
 import type { Frame } from '../link/frame.ts'
+import { sealFlags } from './attempt-writer.ts'
 import type { AttemptWriter } from './attempt-writer.ts'
 import { chooseLink } from './choice.ts'
 import type { Deadlines } from './deadlines.ts'
 import { failureOf, rejectionIn } from './failure.ts'
 import type { NodeLink } from './node-link.ts'
-import type { RequestPlan } from './options.ts'
+import type { RequestPlan, Seal } from './options.ts'
 import { NO_LINKS } from './pending-request.ts'
 import type { PendingRequest, Rejection, RequestState } from './pending-request.ts'
 import { Pins } from './pins.ts'
+import { openAnswer } from './sealed-answer.ts'
+import type { OpenedAnswer } from './sealed-answer.ts'
+import type { Seals } from './seals.ts'
 import { RequestTable } from './request-table.ts'
 import type { Call } from './request-table.ts'
 import type { RetryBudget } from './retry-budget.ts'
@@ -35,6 +40,9 @@ export interface RequestsOptions {
   clock: () => number
   outstandingMax: number
   outstandingBytesMax: number
+  seals: Seals
+  /** For requests that do not say. */
+  seal: Seal
   /** Asks a broker which journals the workers of a service keep. */
   askJournals: (service: string) => Promise<string[]>
   history: ((event: HistoryEvent) => void) | null
@@ -52,6 +60,8 @@ export interface RequestCounters {
   possibleDuplicates: number
   /** Answers to requests that had ended. */
   lateReplies: number
+  /** Answers that no worker of the service can have sealed. */
+  forged: number
 }
 
 /**
@@ -68,6 +78,7 @@ export class Requests {
     hedged: 0,
     possibleDuplicates: 0,
     lateReplies: 0,
+    forged: 0,
   }
   readonly #options: RequestsOptions
   readonly #pins: Pins
@@ -87,7 +98,7 @@ export class Requests {
       },
       refuse: (requests, code, message) => {
         for (const request of requests)
-          if (request.state === 'pinning') this.#fail(request, { code, message, retryAfterMs: 0 })
+          if (request.state === 'pinning') this.#notPinned(request, { code, message, retryAfterMs: 0 })
       },
     })
   }
@@ -122,6 +133,11 @@ export class Requests {
     })
   }
 
+  #tellReject(request: PendingRequest, link: NodeLink, code: ErrorCode): void {
+    const { history, writer } = this.#options
+    history?.({ ev: 'reject', id: writer.idOf(request.counter), broker: link.address, code })
+  }
+
   // --- attempts
 
   /** Sends the next attempt by the best link there is, or lets the request wait for what it lacks. */
@@ -136,6 +152,7 @@ export class Requests {
       deadlines.set(request, request.deadlineMs)
       return
     }
+    if (!this.#seal(request)) return this.#waitForSeal(request)
     if (request.owesRetry && !budget.spend(nowMs)) return this.#waitForBudget(request, nowMs)
     request.owesRetry = false
     link.probe(request.service.name, nowMs)
@@ -164,6 +181,7 @@ export class Requests {
       broker: link.address,
       duplicate: request.mayHaveReached,
       timeToLiveMs: request.deadlineMs - nowMs,
+      timeoutMs: request.attemptEndMs - nowMs,
     })
     request.attempts += 1
     link.requests += 1
@@ -181,6 +199,34 @@ export class Requests {
     request.pin = journal
     request.destination = this.#options.writer.destination(Buffer.from(`${request.service.name}#${journal}`, 'latin1'))
     return true
+  }
+
+  /** Seals the payload, once for all attempts. False when it must be sealed and no key is known yet. */
+  #seal(request: PendingRequest): boolean {
+    if (request.seal !== null || request.service.name.startsWith('$')) return true
+    const { seals, writer } = this.#options
+    const wanted = request.plan.seal ?? this.#options.seal
+    const seal = wanted === 'never' ? null : seals.of(request.service.name)
+    if (seal === null) return wanted !== 'required'
+    const id = writer.idBytes(request.counter)
+    request.seal = seal
+    request.wire = seal.seal(request.payload, id, writer.sender, request.destination.bytes)
+    request.flags = sealFlags(request.wire)
+    return true
+  }
+
+  /** Waits like for a link: brokers tell of a key as soon as a worker brings it. */
+  #waitForSeal(request: PendingRequest): void {
+    request.rejection = { code: 'SEAL_REQUIRED', message: 'no key of the service is known', retryAfterMs: 0 }
+    this.#enterState(request, 'waiting')
+    this.#options.deadlines.set(request, request.deadlineMs)
+  }
+
+  /** As with NO_WORKER: the broker that was asked may have begun just now, and its workers may be on their way to it. */
+  #notPinned(request: PendingRequest, rejection: Rejection): void {
+    request.rejection = rejection
+    request.counted += 1
+    this.#again(request, this.#options.clock(), this.#backoffMs(request))
   }
 
   #enterState(request: PendingRequest, state: RequestState): void {
@@ -279,7 +325,7 @@ export class Requests {
     for (const request of this.table.values()) {
       if (!request.isOutOn(link)) continue
       if (request.hedge !== null) this.#leaveOne(request, link)
-      else this.#failOver(request, silent, nowMs)
+      else this.#failOver(request, link, silent, nowMs)
     }
   }
 
@@ -291,9 +337,10 @@ export class Requests {
     request.hedge = null
   }
 
-  #failOver(request: PendingRequest, silent: boolean, nowMs: number): void {
+  #failOver(request: PendingRequest, link: NodeLink, silent: boolean, nowMs: number): void {
     request.avoid = NO_LINKS
     if (!request.attemptMayHaveReached) {
+      this.#tellReject(request, link, 'NOT_SENT')
       request.counted -= 1
       return this.#again(request, nowMs, 0)
     }
@@ -309,7 +356,8 @@ export class Requests {
     for (const request of this.table.values()) {
       if (request.state !== 'waiting') continue
       this.#attempt(request, nowMs)
-      if ((request.state as RequestState) === 'waiting') return
+      const waits = (request.state as RequestState) === 'waiting'
+      if (waits && request.rejection?.code !== 'SEAL_REQUIRED') return
     }
   }
 
@@ -318,13 +366,32 @@ export class Requests {
     const { envelope, route } = frame
     const own = this.#options.writer.isOwn(envelope, route.originalIdStart)
     const request = own ? this.table.get(counterAt(envelope, route.originalIdStart)) : undefined
-    if (request === undefined) this.counters.lateReplies += 1
+    if (request === undefined) this.#late(own, link, frame)
     else if (frame.type === FrameType.REJECT) this.#rejected(request, link, frame, nowMs)
     else this.#replied(request, link, frame, nowMs)
   }
 
+  #late(own: boolean, link: NodeLink, frame: Frame): void {
+    this.counters.lateReplies += 1
+    if (!own) return
+    if (frame.type === FrameType.REPLY || rejectionIn(frame).code === 'WORKER_ERROR') this.#keptBy(link, frame)
+  }
+
+  /** The worker keeps this answer until it is told that nobody waits for it. */
+  #keptBy(link: NodeLink, { envelope, route }: Frame): void {
+    this.table.answeredBy(link.workerName(envelope, route.senderStart, route.senderEnd))
+  }
+
   #replied(request: PendingRequest, link: NodeLink, frame: Frame, nowMs: number): void {
+    let answer: OpenedAnswer
+    try {
+      answer = openAnswer(request, frame, this.#options.writer)
+    } catch (error) {
+      return this.#forged(request, link, error, nowMs)
+    }
     link.served(request.service.name)
+    if (answer.kind !== ReplyKind.REPLY)
+      return this.#fail(request, { code: 'WORKER_ERROR', message: answer.payload.toString(), retryAfterMs: 0 })
     if (request.link === link) {
       link.answered(nowMs - request.sentMs)
       request.service.latency.add(nowMs - request.sentMs)
@@ -334,7 +401,7 @@ export class Requests {
     this.#end(request)
     this.counters.answered += 1
     const { envelope, route } = frame
-    const payload = frame.keepPayload()
+    const { payload } = answer
     const worker = link.workerName(envelope, route.senderStart, route.senderEnd)
     this.table.answeredBy(worker)
     this.#tellEnd(request, 'reply', worker, payload)
@@ -348,15 +415,33 @@ export class Requests {
     })
   }
 
+  /** A broker has altered or invented something: the other brokers are tried, and this answer is worth nothing. */
+  #forged(request: PendingRequest, link: NodeLink, error: unknown, nowMs: number): void {
+    if (!(error instanceof AdaptnetError)) throw error
+    this.counters.forged += 1
+    request.forged = true
+    request.mayHaveReached = true
+    if (!request.isOutOn(link)) return
+    request.rejection = { code: error.code, message: error.message, retryAfterMs: 0 }
+    if (request.hedge !== null) return this.#leaveOne(request, link)
+    request.avoid = [...request.avoid, link]
+    this.#retry(request, nowMs, 0)
+  }
+
   #rejected(request: PendingRequest, link: NodeLink, frame: Frame, nowMs: number): void {
     const rejection = rejectionIn(frame)
+    // The workers of a sealed service seal their errors too: this one is of a broker's making.
+    if (rejection.code === 'WORKER_ERROR' && request.seal !== null)
+      return this.#forged(request, link, new AdaptnetError('REPLY_FORGED', 'an error that is not sealed'), nowMs)
     if (rejection.code === 'WORKER_ERROR' || rejection.code === 'UNCERTAIN') {
       if (rejection.code === 'UNCERTAIN') request.mayHaveReached = true
+      this.#keptBy(link, frame)
       return this.#fail(request, rejection)
     }
     if (rejection.code === 'WORKER_LOST') request.mayHaveReached = true
     // Of an attempt that was given up before it says nothing new; of one of two it leaves the other.
     if (!request.isOutOn(link)) return
+    this.#tellReject(request, link, rejection.code)
     request.rejection = rejection
     if (request.hedge !== null) return this.#leaveOne(request, link)
     switch (rejection.code) {
@@ -368,6 +453,9 @@ export class Requests {
       case 'DRAINING':
       case 'NOT_STARTED':
         return this.#tryNextBroker(request, link, nowMs)
+      case 'REQUEST_FORGED':
+        request.avoid = [...request.avoid, link]
+        return this.#retry(request, nowMs, 0)
       case 'BUSY':
         request.avoid = [link]
         return this.#retry(request, nowMs, Math.max(this.#backoffMs(request), rejection.retryAfterMs))
@@ -392,6 +480,8 @@ export class Requests {
     if (request.pin !== null && !request.mayHaveReached) {
       this.#pins.forget(request.service.name, request.pin)
       request.pin = null
+      // It is bound to its receiver: for another journal it is sealed anew.
+      request.seal = null
     }
     this.#retry(request, nowMs, this.#backoffMs(request))
   }

@@ -8,12 +8,21 @@ const SESSIONS_MAX = 16_384
 const RECORDS_MAX = 65_536
 const REPLY_BYTES_MAX = 64 * 1_048_576
 
+/** An answer as it is sent, and sent again. */
+export interface AnswerFrame {
+  /** REPLY or REJECT. */
+  type: number
+  flags: number
+  payload: Buffer
+}
+
 /** What a worker remembers of one request: that it runs, or what was answered. */
 export interface SeenRequest<Running> {
+  readonly session: ClientSession<Running>
+  readonly counter: number
   running: Running | null
-  /** Frame type and payload of the answer, once there is one. */
-  answerType: number
-  answer: Buffer | null
+  /** Once there is one. */
+  answer: AnswerFrame | null
 }
 
 /** One client in one of its lifetimes, as a worker knows it. */
@@ -121,18 +130,19 @@ export class SeenRequests<Running> {
 
   /** Remembers a request that starts now. */
   begin(session: ClientSession<Running>, counter: number, running: Running): SeenRequest<Running> {
-    const seen: SeenRequest<Running> = { running, answerType: 0, answer: null }
+    const seen: SeenRequest<Running> = { session, counter, running, answer: null }
     session.records.set(counter, seen)
     this.#records += 1
     if (this.#records > RECORDS_MAX) this.#forgetOldest()
     return seen
   }
 
-  finish(seen: SeenRequest<Running>, answerType: number, answer: Buffer): void {
+  finish(seen: SeenRequest<Running>, answer: AnswerFrame): void {
     seen.running = null
-    seen.answerType = answerType
     seen.answer = answer
-    this.#bytes += answer.length
+    this.#bytes += answer.payload.length
+    // The client has given up meanwhile: no later watermark would come by here again.
+    if (seen.counter < seen.session.watermark) this.#drop(seen.session, seen.counter)
     while (this.#bytes > REPLY_BYTES_MAX && this.#forgetOldest());
   }
 
@@ -168,7 +178,7 @@ export class SeenRequests<Running> {
     if (seen === undefined || seen.running !== null) return false
     session.records.delete(counter)
     this.#records -= 1
-    this.#bytes -= seen.answer?.length ?? 0
+    this.#bytes -= seen.answer?.payload.length ?? 0
     return true
   }
 

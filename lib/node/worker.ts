@@ -1,11 +1,17 @@
-import { DeliveryNumber, FrameType, TIME_TO_LIVE_MS_MAX } from '../../protocol/constants.ts'
-import { encodeReject } from '../../protocol/control.ts'
+import { DeliveryNumber, FrameFlag, FrameType, ID_BYTES, TIME_TO_LIVE_MS_MAX } from '../../protocol/constants.ts'
+import { decodeReject, encodeReject } from '../../protocol/control.ts'
 import { EnvelopeEnd, counterAt } from '../../protocol/envelope.ts'
+import { AdaptnetError } from '../../protocol/errors.ts'
 import type { ErrorCode } from '../../protocol/errors.ts'
 import type { Route } from '../../protocol/route.ts'
 import { hashOf } from '../history.ts'
 import type { HistoryEvent } from '../history.ts'
+import { ReplyKind } from '../identity/sealing.ts'
+import type { WorkerSeal } from '../identity/sealing.ts'
+import type { ServiceSecrets } from '../identity/service-key.ts'
+import type { Random } from '../identity/sodium.ts'
 import type { Frame } from '../link/frame.ts'
+import { sealFlags } from './attempt-writer.ts'
 import type { AttemptWriter } from './attempt-writer.ts'
 import type { CompletionJournal } from './completion-journal.ts'
 import type { Deadlines } from './deadlines.ts'
@@ -14,9 +20,9 @@ import type { Answer, Handler } from './execution.ts'
 import { JournaledRuns } from './journaled-runs.ts'
 import type { NodeLink } from './node-link.ts'
 import { SESSION_LEASE_MS, SeenRequests } from './seen-requests.ts'
-import type { ClientSession, SeenRequest } from './seen-requests.ts'
+import { WorkerSeals } from './worker-seals.ts'
+import type { AnswerFrame, ClientSession, SeenRequest } from './seen-requests.ts'
 
-const EMPTY = Buffer.alloc(0)
 /** Divides a service from the journal that an exactly-once request is bound to, in the receiver (SPEC 6.6). */
 const PIN = '#'
 
@@ -28,6 +34,10 @@ export interface ServeTerms {
   journal: CompletionJournal
   /** Handlers record completions themselves, in the transaction of their effect. */
   transactional: boolean
+  /** The keys that its payloads are sealed to; null when they are not. */
+  secrets: ServiceSecrets | null
+  /** Refuses payloads that are not sealed. */
+  sealRequired: boolean
 }
 
 export class ServedService {
@@ -37,19 +47,26 @@ export class ServedService {
   readonly concurrency: number
   readonly journal: CompletionJournal
   readonly transactional: boolean
+  readonly secrets: ServiceSecrets | null
+  /** Opens what is sealed to `secrets`. */
+  readonly seals: WorkerSeals | null
+  readonly sealRequired: boolean
   running = 0
   /** Accepted and not started: each broker may send `concurrency`, so several together may send more. */
   readonly waiting: Execution[] = []
   /** Waiting ones are being started: what ends meanwhile is seen by that loop, not by one within it. */
   starting = false
 
-  constructor(terms: ServeTerms) {
+  constructor(terms: ServeTerms, random: Random) {
     this.name = terms.name
     this.#nameBytes = Buffer.from(terms.name, 'latin1')
     this.handler = terms.handler
     this.concurrency = terms.concurrency
     this.journal = terms.journal
     this.transactional = terms.transactional
+    this.secrets = terms.secrets
+    this.seals = terms.secrets === null ? null : new WorkerSeals(terms.secrets, random)
+    this.sealRequired = terms.sealRequired
   }
 
   isNamed(bytes: Buffer, start: number, end: number): boolean {
@@ -61,6 +78,14 @@ export class ServedService {
 }
 
 type Client = ClientSession<Execution>
+
+/** How the answer to a sealed request is sealed. */
+export interface Sealing {
+  readonly seal: WorkerSeal
+  readonly id: Buffer
+  /** The receiver in the request's envelope. */
+  readonly receiver: Buffer
+}
 
 export interface WorkerCounters {
   /** Handlers started. */
@@ -80,6 +105,7 @@ export interface WorkerOptions {
   links: readonly NodeLink[]
   deadlines: Deadlines
   clock: () => number
+  random: Random
   /** Something ended: a drain may have been waiting for it. */
   ended: () => void
   history: ((event: HistoryEvent) => void) | null
@@ -108,8 +134,7 @@ export class Worker {
       answer: (execution, type, payload) => this.#complete(execution, type, payload),
       repeat: (execution, type, payload) => {
         this.counters.repeated += 1
-        if (execution.seen !== null) this.seen.finish(execution.seen, type, payload)
-        this.#leave(execution, type, payload)
+        this.#leaveAnswered(execution, type, payload)
       },
       refuse: (execution, code, message, retryAfterMs) => this.#refuse(execution, code, message, retryAfterMs),
     })
@@ -121,7 +146,7 @@ export class Worker {
   }
 
   serve(terms: ServeTerms): void {
-    this.services.set(terms.name, new ServedService(terms))
+    this.services.set(terms.name, new ServedService(terms, this.#options.random))
     this.#lastServed = null
   }
 
@@ -145,7 +170,7 @@ export class Worker {
     this.seen.acknowledge(session, end.watermark, nowMs)
     const known = this.seen.find(session, counter)
     if (known === 'ended') return this.#turnAway(link, session, counter, 'EXPIRED', 'the caller waits for it no more')
-    if (known !== null) return this.#duplicate(known, link, session, counter, route.retryCount)
+    if (known !== null) return this.#duplicate(known, link, session, counter, route)
     const exactly = end.delivery === DeliveryNumber['exactly-once']
     const served = this.#servedBy(envelope, route, exactly)
     if (served === null) return this.#turnAway(link, session, counter, 'NOT_STARTED', 'this worker does not serve it')
@@ -153,10 +178,13 @@ export class Worker {
       return this.#turnAway(link, session, counter, 'EXPIRED', 'no time was left when it arrived')
     if (served.waiting.length >= served.concurrency * this.#options.links.length)
       return this.#turnAway(link, session, counter, 'BUSY', `${served.waiting.length} requests wait here already`)
+    const opened = this.#open(served, frame, session)
+    if (opened instanceof AdaptnetError) return this.#turnAway(link, session, counter, opened.code, opened.message)
     const execution = new Execution({
       served,
       link,
-      payload: frame.keepPayload(),
+      payload: opened.payload,
+      seal: opened.seal,
       session,
       counter,
       retryCount: route.retryCount,
@@ -175,6 +203,30 @@ export class Worker {
     else served.waiting.push(execution)
   }
 
+  /** The payload of a request, opened if it is sealed; or why it is refused. */
+  #open(
+    served: ServedService,
+    frame: Frame,
+    session: Client,
+  ): { payload: Buffer; seal: Sealing | null } | AdaptnetError {
+    if ((frame.flags & FrameFlag.SEALED) === 0) {
+      if (served.sealRequired) return new AdaptnetError('SEAL_REQUIRED', `${served.name} takes sealed payloads only`)
+      return { payload: frame.keepPayload(), seal: null }
+    }
+    if (served.seals === null) return new AdaptnetError('NOT_STARTED', 'this worker holds no key to open it with')
+    const { envelope, route } = frame
+    try {
+      const sealed = frame.keepPayload()
+      const seal = served.seals.of(sealed)
+      const id = Buffer.from(envelope.subarray(route.idStart, route.idStart + ID_BYTES))
+      const receiver = Buffer.from(envelope.subarray(route.receiverStart, route.receiverEnd))
+      return { payload: seal.open(sealed, id, session.destination.bytes, receiver), seal: { seal, id, receiver } }
+    } catch (error) {
+      if (error instanceof AdaptnetError) return error
+      throw error
+    }
+  }
+
   /** What is served under the receiver's name, if a journal that it names is the one kept for it. */
   #servedBy(bytes: Buffer, route: Route, exactly: boolean): ServedService | null {
     const last = this.#lastServed
@@ -189,26 +241,23 @@ export class Worker {
   /** Refuses a request that was not accepted. */
   #turnAway(link: NodeLink, session: Client, counter: number, code: ErrorCode, message: string): void {
     this.counters.refused += 1
-    this.#answer(link, session, counter, FrameType.REJECT, encodeReject({ code, message, retryAfterMs: 0 }))
+    this.#answer(link, session, counter, rejection(code, message, 0))
   }
 
-  #duplicate(
-    known: SeenRequest<Execution>,
-    link: NodeLink,
-    session: Client,
-    counter: number,
-    retryCount: number,
-  ): void {
+  #duplicate(known: SeenRequest<Execution>, link: NodeLink, session: Client, counter: number, route: Route): void {
     const { running } = known
     if (running === null) {
       this.counters.repeated += 1
-      this.#answer(link, session, counter, known.answerType, known.answer ?? EMPTY)
+      if (known.answer !== null) this.#answer(link, session, counter, known.answer)
       return
     }
     this.counters.joined += 1
-    running.retryCount = Math.max(running.retryCount, retryCount)
+    running.retryCount = Math.max(running.retryCount, route.retryCount)
+    // It may not have started yet: an attempt between the two may have reached another worker.
+    running.possibleDuplicate ||= route.possibleDuplicate
     if (running.link === link) return
     running.link.work -= 1
+    if (!running.earlierLinks.includes(running.link)) running.earlierLinks.push(running.link)
     running.link = link
     link.work += 1
   }
@@ -288,6 +337,7 @@ export class Worker {
       attempt: execution.retryCount,
       duplicate: execution.possibleDuplicate,
       timeToLiveMs: execution.timeToLiveMs,
+      payload: hashOf(execution.payload),
     })
     return execution.served.handler(execution)
   }
@@ -307,29 +357,37 @@ export class Worker {
   }
 
   #complete(execution: Execution, type: number, answer: Buffer): void {
-    if (execution.seen !== null) this.seen.finish(execution.seen, type, answer)
     this.#options.history?.({
       ev: 'done',
       id: execution.id,
       ...(type === FrameType.REPLY ? { outcome: 'reply', reply: hashOf(answer) } : { outcome: 'WORKER_ERROR' }),
     })
-    this.#leave(execution, type, answer)
+    this.#leaveAnswered(execution, type, answer)
+  }
+
+  /** Sends the answer, sealed if the request was, and remembers it for duplicates. */
+  #leaveAnswered(execution: Execution, type: number, payload: Buffer): void {
+    const answer = sealedAnswer(execution, type, payload)
+    if (execution.seen !== null) this.seen.finish(execution.seen, answer)
+    this.#leave(execution, answer)
   }
 
   /** Answers a request that did not run, and forgets it: a later attempt is as new. */
   #refuse(execution: Execution, code: ErrorCode, message: string, retryAfterMs: number): void {
     this.counters.refused += 1
     this.seen.forget(execution.session, execution.counter)
-    this.#leave(execution, FrameType.REJECT, encodeReject({ code, message, retryAfterMs }))
+    this.#leave(execution, rejection(code, message, retryAfterMs))
   }
 
-  #leave(execution: Execution, type: number, answer: Buffer): void {
+  #leave(execution: Execution, answer: AnswerFrame): void {
     const { served, link } = execution
     this.#options.deadlines.clear(execution)
     link.work -= 1
     this.#active -= 1
     served.running -= 1
-    this.#answer(link, execution.session, execution.counter, type, answer)
+    this.#answer(link, execution.session, execution.counter, answer)
+    for (const earlier of execution.earlierLinks)
+      if (earlier !== link) this.#answer(earlier, execution.session, execution.counter, answer)
     this.#startWaiting(served)
     this.#options.ended()
   }
@@ -346,9 +404,29 @@ export class Worker {
   }
 
   /** Sends an answer. When its link is gone it is remembered, and the caller's retry fetches it. */
-  #answer(link: NodeLink, client: Client, counter: number, type: number, payload: Buffer): void {
+  #answer(link: NodeLink, client: Client, counter: number, answer: AnswerFrame): void {
     if (!link.link.open) return
     this.counters.answered += 1
-    this.#options.writer.answer(link, type, client.destination, client.sessionBytes, counter, payload)
+    this.#options.writer.answer(link, client.destination, client.sessionBytes, counter, answer)
   }
+}
+
+function rejection(code: ErrorCode, message: string, retryAfterMs: number): AnswerFrame {
+  return { type: FrameType.REJECT, flags: 0, payload: encodeReject({ code, message, retryAfterMs }) }
+}
+
+/** The answer as it is sent: to a sealed request also the handler's error is a sealed reply, which no broker can make. */
+function sealedAnswer(execution: Execution, type: number, payload: Buffer): AnswerFrame {
+  if (execution.seal === null) return { type, flags: 0, payload }
+  let kind: number = ReplyKind.REPLY
+  let plain: Uint8Array = payload
+  if (type === FrameType.REJECT) {
+    const { code, message } = decodeReject(payload)
+    if (code !== 'WORKER_ERROR') return { type, flags: 0, payload }
+    kind = ReplyKind.ERROR
+    plain = Buffer.from(message)
+  }
+  const { seal, id, receiver } = execution.seal
+  const sealed = seal.seal(kind, plain, id, execution.session.destination.bytes, receiver)
+  return { type: FrameType.REPLY, flags: sealFlags(sealed), payload: sealed }
 }

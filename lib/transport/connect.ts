@@ -4,6 +4,8 @@ import type { HistorySink } from '../history.ts'
 import type { Identity } from '../identity/identity.ts'
 import { Node } from '../node/node.ts'
 import type { NodeEvent } from '../node/node.ts'
+import { checkSeal } from '../node/options.ts'
+import type { Seal } from '../node/options.ts'
 import { parseHostPort } from './addresses.ts'
 import { HistoryFile } from './history-file.ts'
 import { readIdentity } from './identity-files.ts'
@@ -24,6 +26,8 @@ export interface ConnectOptions {
   outstandingMax?: number
   /** Payload bytes of them. Default 256 MiB. */
   outstandingBytesMax?: number
+  /** Whether requests that do not say are sealed to their service's key. Default `auto`. */
+  seal?: Seal
   /** A file to append a line to for everything that happens to a request, or a function that gets it. For judging later. */
   history?: string | HistorySink
   signal?: AbortSignal
@@ -37,6 +41,7 @@ export interface ConnectOptions {
 export async function connect(options: ConnectOptions): Promise<Node> {
   const identity = typeof options.identity === 'string' ? await readIdentity(options.identity) : options.identity
   const brokers = options.brokers.map(parseHostPort)
+  checkSeal(options.seal)
   if (brokers.length === 0) throw new AdaptnetError('INVALID_ARGUMENT', 'connect needs the address of a broker')
   const { name, notAfter } = identity.certificate
   // Brokers do not tell strangers why they refuse: what can be seen here is said here.
@@ -52,6 +57,7 @@ export async function connect(options: ConnectOptions): Promise<Node> {
     brokers,
     ...(outstandingMax === undefined ? {} : { outstandingMax }),
     ...(outstandingBytesMax === undefined ? {} : { outstandingBytesMax }),
+    ...(options.seal === undefined ? {} : { seal: options.seal }),
     ...(sink === undefined ? {} : { history: sink }),
     ...(file === null ? {} : { closed: () => file.close() }),
   })
@@ -67,10 +73,11 @@ export async function connect(options: ConnectOptions): Promise<Node> {
 async function firstLink(node: Node, options: ConnectOptions): Promise<void> {
   const timeoutMs = options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS_DEFAULT
   const events = node.events[Symbol.asyncIterator]()
-  const timeout = AbortSignal.timeout(timeoutMs)
-  const signal = options.signal === undefined ? timeout : AbortSignal.any([timeout, options.signal])
   const stop = (): void => void events.return?.()
-  signal.addEventListener('abort', stop)
+  // Not AbortSignal.any with a timeout: in Node 20 the collector may take the timeout before it has come.
+  const timer = setTimeout(stop, timeoutMs)
+  options.signal?.addEventListener('abort', stop)
+  if (options.signal?.aborted === true) stop()
   let refused: (NodeEvent & { type: 'refused' }) | null = null
   try {
     for (let next = await events.next(); next.done !== true; next = await events.next()) {
@@ -80,7 +87,8 @@ async function firstLink(node: Node, options: ConnectOptions): Promise<void> {
       if (refused !== null && PERMANENT.has(refused.code) && options.brokers.length === 1) break
     }
   } finally {
-    signal.removeEventListener('abort', stop)
+    clearTimeout(timer)
+    options.signal?.removeEventListener('abort', stop)
     stop()
   }
   if (options.signal?.aborted === true) throw new AdaptnetError('CANCELLED', 'connect was aborted')

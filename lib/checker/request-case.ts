@@ -1,0 +1,69 @@
+import type { HistoryLine } from '../history.ts'
+
+type Line<Ev extends HistoryLine['ev']> = Extract<HistoryLine, { ev: Ev }>
+
+export interface Start {
+  node: string
+  t: number
+  attempt: number
+  duplicate: boolean
+  timeToLiveMs: number
+  payload: string
+}
+
+export interface Done {
+  node: string
+  outcome: string
+  reply: string | undefined
+}
+
+/** Answers after which nothing was or will be started by that attempt (SPEC 6.4). */
+export const NOTHING_STARTED: ReadonlySet<string> = new Set([
+  'NO_WORKER',
+  'BUSY',
+  'DRAINING',
+  'EXPIRED',
+  'NOT_PERMITTED',
+  'NOT_STARTED',
+  'REJECTED',
+  'CANCELLED',
+  'TOO_LARGE',
+  'NOT_SENT',
+])
+
+/** What a history says of one request, in the little that the rules need: histories are long. */
+export class RequestCase {
+  readonly id: string
+  call: Line<'call'> | null = null
+  end: Line<'end'> | null = null
+  /** How long the caller had stood still when it called and when it ended. */
+  stoppedAtCallMs = 0
+  stoppedAtEndMs = 0
+  sends = 0
+  ends = 0
+  /** Attempts refused before they started; each while no other was out. */
+  refused = 0
+  /** Whether at each sending all earlier attempts had been refused: nothing can have run so far. */
+  everyEarlierRefused = true
+  /** The last attempt that was sent without the mark of a possible duplicate. */
+  lastUnmarked = -1
+  lastBroker = ''
+  /** Until when the last attempt waits for its answer. */
+  attemptEndMs = 0
+  /** The last attempt was refused by a broker that may not have been the last to be asked. */
+  refusedByCode = ''
+  /** The link of the last attempt was reset after it was sent. */
+  linkLost = false
+  failedOver = false
+  readonly starts: Start[] = []
+  readonly dones: Done[] = []
+  effects = 0
+
+  constructor(id: string) {
+    this.id = id
+  }
+
+  get delivery(): string {
+    return this.call?.delivery ?? ''
+  }
+}
