@@ -1,12 +1,6 @@
 import { FrameType, INSTANCE_BYTES, KEEPALIVE_IDLE_MS, Mode, SESSION_BYTES } from '../../protocol/constants.ts'
-import {
-  addressOf,
-  decodeBrokers,
-  decodeRegistered,
-  decodeServiceKeys,
-  encodeRegister,
-} from '../../protocol/control.ts'
-import type { BrokerEntry, Registered } from '../../protocol/control.ts'
+import { addressOf, decodeBrokers, decodeRegistered, decodeServiceKeys } from '../../protocol/control.ts'
+import type { BrokerEntry } from '../../protocol/control.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import type { ErrorCode } from '../../protocol/errors.ts'
 import type { HistoryEvent, HistorySink } from '../history.ts'
@@ -27,6 +21,7 @@ import { checkService, planRequest, planServe } from './options.ts'
 import type { RequestOptions, Seal, ServeOptions } from './options.ts'
 import { PendingRequest } from './pending-request.ts'
 import type { Reply } from './pending-request.ts'
+import { Registrations } from './registrations.ts'
 import { Requests } from './requests.ts'
 import type { RequestCounters } from './requests.ts'
 import { RetryBudget } from './retry-budget.ts'
@@ -40,7 +35,6 @@ const SWEEP_MS = 10_000
 /** A node without requests for this long tells workers that it waits for nothing. */
 const IDLE_MS = 500
 const JOURNAL_ID_BYTES = 8
-const NO_BYTES = new Uint8Array(0)
 /**
  * A node that stood still this long has been given up by every broker. What waits in its sockets is of another time: a
  * request among it may have been run elsewhere, and forgotten since.
@@ -112,8 +106,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
   /** For services that are served without a journal of their own. */
   readonly #journal: MemoryJournal
   readonly #alarm: Alarm
-  /** Who waits for a service to be registered: settled by the first broker that answers. */
-  readonly #registering = new Map<string, ((answer: Registered) => void)[]>()
+  readonly #registrations: Registrations
   /** When the alarm rings next. */
   #alarmMs = Infinity
   #rungMs = 0
@@ -179,6 +172,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
       ended: () => this.#checkDrained(),
       history,
     })
+    this.#registrations = new Registrations(this.#worker, this.#links.list)
     this.#journal = new MemoryJournal({ id: Buffer.from(runtime.random(JOURNAL_ID_BYTES)).toString('hex'), clock })
     this.#alarm = runtime.alarm((at) => this.#ring(at))
     this.#rungMs = nowMs
@@ -225,7 +219,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
     if (this.#worker.services.has(service))
       throw new AdaptnetError('INVALID_ARGUMENT', `${service} is served by this node already`)
     const journal = options?.journal ?? this.#journal
-    this.#worker.serve({
+    const served = this.#worker.serve({
       name: service,
       handler,
       concurrency,
@@ -234,10 +228,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
       secrets: options?.secrets ?? null,
       sealRequired: options?.seal === 'required',
     })
-    const answer = await new Promise<Registered>((resolve) => {
-      this.#registering.set(service, [...(this.#registering.get(service) ?? []), resolve])
-      for (const link of this.#links.list) if (link.usable) this.#register(link, service)
-    })
+    const answer = await this.#registrations.begin(served)
     if (answer.code !== 'BYE') {
       this.#unserve(service)
       throw new AdaptnetError(answer.code, answer.message)
@@ -258,7 +249,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
 
   #drain(): Promise<void> {
     this.#state = 'draining'
-    for (const service of this.#worker.services.keys()) this.#unregister(service)
+    for (const service of this.#worker.services.keys()) this.#registrations.end(service)
     return new Promise((resolve) => {
       this.#drained = resolve
       this.#checkDrained()
@@ -273,8 +264,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
     this.#requests.closeAll()
     this.#links.close(nowMs)
     this.#alarm.set(null)
-    for (const waiting of this.#registering.values())
-      for (const settle of waiting) settle({ service: '', code: 'CLOSED', message: 'the node was closed' })
+    this.#registrations.closeAll()
     this.#drained?.()
     this.events.end()
     this.#onClosed()
@@ -317,22 +307,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
 
   #unserve(service: string): void {
     this.#worker.unserve(service)
-    this.#unregister(service)
-  }
-
-  #unregister(service: string): void {
-    const body = encodeRegister({ service, concurrency: 0, journal: '', serviceKey: NO_BYTES })
-    for (const link of this.#links.list) if (link.link.open) link.link.sendControl(FrameType.UNREGISTER, body)
-  }
-
-  #register(link: NodeLink, service: string): void {
-    const served = this.#worker.services.get(service)
-    if (served === undefined) return
-    const { concurrency, journal, secrets } = served
-    link.link.sendControl(
-      FrameType.REGISTER,
-      encodeRegister({ service, concurrency, journal: journal.id, serviceKey: secrets?.record ?? NO_BYTES }),
-    )
+    this.#registrations.end(service)
   }
 
   /** Which journals the workers of a service keep, from whichever broker answers. */
@@ -361,7 +336,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
     this.#history?.({ ev: 'linked', broker: link.address })
     this.events.publish({ type: 'linked', broker: link.address, remote: link.candidate.key })
     if (this.#state === 'leaving') return link.link.leave('DRAINING')
-    if (this.#state === 'open') for (const name of this.#worker.services.keys()) this.#register(link, name)
+    if (this.#state === 'open') this.#registrations.linked(link)
     this.#requests.linkUsable(nowMs)
     this.#wakeAt(this.#deadlines.nextMs())
   }
@@ -382,7 +357,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
       case FrameType.ACKNOWLEDGE:
         return this.#worker.acknowledge(frame, nowMs)
       case FrameType.REGISTERED:
-        return this.#registered(decodeRegistered(frame.payloadView()))
+        return this.#registrations.answered(decodeRegistered(frame.payloadView()))
       case FrameType.BROKERS:
         return this.#learn(decodeBrokers(frame.payloadView()), nowMs)
       case FrameType.SERVICE_KEYS:
@@ -392,13 +367,6 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
       default:
         throw new AdaptnetError('FRAME_UNEXPECTED', `a frame of type ${frame.type} came from a broker`)
     }
-  }
-
-  #registered(answer: Registered): void {
-    if (answer.code === 'DRAINING') return
-    const waiting = this.#registering.get(answer.service)
-    this.#registering.delete(answer.service)
-    if (waiting !== undefined) for (const settle of waiting) settle(answer)
   }
 
   /** Dials the brokers that a broker tells of and that are not linked. */

@@ -1,12 +1,9 @@
 import { FrameType, RETRY_COUNT_MAX } from '../../protocol/constants.ts'
 import { counterAt } from '../../protocol/envelope.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
-import type { ErrorCode } from '../../protocol/errors.ts'
-import { hashOf } from '../history.ts'
 import type { HistoryEvent } from '../history.ts'
 import { ReplyKind } from '../identity/sealing.ts'
 import type { Frame } from '../link/frame.ts'
-import { sealFlags } from './attempt-writer.ts'
 import type { AttemptWriter } from './attempt-writer.ts'
 import { chooseLink } from './choice.ts'
 import type { Deadlines } from './deadlines.ts'
@@ -16,9 +13,10 @@ import type { RequestPlan, Seal } from './options.ts'
 import { NO_LINKS } from './pending-request.ts'
 import type { PendingRequest, Rejection, RequestState } from './pending-request.ts'
 import { Pins } from './pins.ts'
-import { openAnswer } from './sealed-answer.ts'
-import type { OpenedAnswer } from './sealed-answer.ts'
+import { openAnswer, sealRequest } from './sealed-exchange.ts'
+import type { OpenedAnswer } from './sealed-exchange.ts'
 import type { Seals } from './seals.ts'
+import { RequestHistory } from './request-history.ts'
 import { RequestTable } from './request-table.ts'
 import type { Call } from './request-table.ts'
 import type { RetryBudget } from './retry-budget.ts'
@@ -82,6 +80,7 @@ export class Requests {
   }
   readonly #options: RequestsOptions
   readonly #pins: Pins
+  readonly #history: RequestHistory
   readonly table: RequestTable
   /** How many wait for a link. */
   #waiting = 0
@@ -89,6 +88,7 @@ export class Requests {
   constructor(options: RequestsOptions) {
     this.#options = options
     this.table = new RequestTable(options.writer)
+    this.#history = new RequestHistory(options.history, options.writer)
     this.#pins = new Pins({
       chance: options.chance,
       clock: options.clock,
@@ -116,26 +116,9 @@ export class Requests {
     this.#waiting += 1
     this.counters.called += 1
     budget.called()
-    if (this.#options.history !== null) this.#tellCall(call.request)
+    this.#history.call(call.request)
     this.#attempt(call.request, nowMs)
     return call
-  }
-
-  #tellCall(request: PendingRequest): void {
-    const { history, writer } = this.#options
-    history?.({
-      ev: 'call',
-      id: writer.idOf(request.counter),
-      service: request.service.name,
-      delivery: request.plan.delivery,
-      payload: hashOf(request.payload),
-      deadlineMs: request.plan.deadlineMs,
-    })
-  }
-
-  #tellReject(request: PendingRequest, link: NodeLink, code: ErrorCode): void {
-    const { history, writer } = this.#options
-    history?.({ ev: 'reject', id: writer.idOf(request.counter), broker: link.address, code })
   }
 
   // --- attempts
@@ -152,7 +135,8 @@ export class Requests {
       deadlines.set(request, request.deadlineMs)
       return
     }
-    if (!this.#seal(request)) return this.#waitForSeal(request)
+    const { seals, seal, writer } = this.#options
+    if (!sealRequest(request, seals, plan.seal ?? seal, writer)) return this.#waitForSeal(request)
     if (request.owesRetry && !budget.spend(nowMs)) return this.#waitForBudget(request, nowMs)
     request.owesRetry = false
     link.probe(request.service.name, nowMs)
@@ -174,15 +158,7 @@ export class Requests {
     if (request.attempts > 0) this.counters.retried += 1
     if (request.mayHaveReached) this.counters.possibleDuplicates += 1
     this.#options.writer.request(request, link, this.table.watermark, nowMs)
-    this.#options.history?.({
-      ev: 'send',
-      id: this.#options.writer.idOf(request.counter),
-      attempt: request.attempts,
-      broker: link.address,
-      duplicate: request.mayHaveReached,
-      timeToLiveMs: request.deadlineMs - nowMs,
-      timeoutMs: request.attemptEndMs - nowMs,
-    })
+    this.#history.send(request, link, nowMs)
     request.attempts += 1
     link.requests += 1
     return link.link.framesAdded
@@ -198,20 +174,6 @@ export class Requests {
     }
     request.pin = journal
     request.destination = this.#options.writer.destination(Buffer.from(`${request.service.name}#${journal}`, 'latin1'))
-    return true
-  }
-
-  /** Seals the payload, once for all attempts. False when it must be sealed and no key is known yet. */
-  #seal(request: PendingRequest): boolean {
-    if (request.seal !== null || request.service.name.startsWith('$')) return true
-    const { seals, writer } = this.#options
-    const wanted = request.plan.seal ?? this.#options.seal
-    const seal = wanted === 'never' ? null : seals.of(request.service.name)
-    if (seal === null) return wanted !== 'required'
-    const id = writer.idBytes(request.counter)
-    request.seal = seal
-    request.wire = seal.seal(request.payload, id, writer.sender, request.destination.bytes)
-    request.flags = sealFlags(request.wire)
     return true
   }
 
@@ -340,7 +302,7 @@ export class Requests {
   #failOver(request: PendingRequest, link: NodeLink, silent: boolean, nowMs: number): void {
     request.avoid = NO_LINKS
     if (!request.attemptMayHaveReached) {
-      this.#tellReject(request, link, 'NOT_SENT')
+      this.#history.reject(request, link, 'NOT_SENT')
       request.counted -= 1
       return this.#again(request, nowMs, 0)
     }
@@ -404,7 +366,7 @@ export class Requests {
     const { payload } = answer
     const worker = link.workerName(envelope, route.senderStart, route.senderEnd)
     this.table.answeredBy(worker)
-    this.#tellEnd(request, 'reply', worker, payload)
+    this.#history.end(request, 'reply', worker, payload)
     request.resolve({
       payload,
       worker,
@@ -441,7 +403,7 @@ export class Requests {
     if (rejection.code === 'WORKER_LOST') request.mayHaveReached = true
     // Of an attempt that was given up before it says nothing new; of one of two it leaves the other.
     if (!request.isOutOn(link)) return
-    this.#tellReject(request, link, rejection.code)
+    this.#history.reject(request, link, rejection.code)
     request.rejection = rejection
     if (request.hedge !== null) return this.#leaveOne(request, link)
     switch (rejection.code) {
@@ -494,7 +456,7 @@ export class Requests {
     for (const link of [request.link, request.hedge]) if (link !== null) this.#options.writer.cancel(request, link)
     this.#end(request)
     this.counters.failed += 1
-    this.#tellEnd(request, 'CANCELLED')
+    this.#history.end(request, 'CANCELLED')
     request.reject(new AdaptnetError('CANCELLED', undefined, { attempts: request.attempts }))
   }
 
@@ -511,15 +473,8 @@ export class Requests {
     this.#end(request)
     this.counters.failed += 1
     const error = failureOf(request)
-    this.#tellEnd(request, error.code)
+    this.#history.end(request, error.code)
     request.reject(error)
-  }
-
-  #tellEnd(request: PendingRequest, outcome: ErrorCode | 'reply', worker?: string, payload?: Buffer): void {
-    const { history, writer } = this.#options
-    if (history === null) return
-    const answer = worker === undefined || payload === undefined ? {} : { worker, reply: hashOf(payload) }
-    history({ ev: 'end', id: writer.idOf(request.counter), outcome, attempts: request.attempts, ...answer })
   }
 
   #end(request: PendingRequest): void {

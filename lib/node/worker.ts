@@ -145,9 +145,11 @@ export class Worker {
     return this.#active
   }
 
-  serve(terms: ServeTerms): void {
-    this.services.set(terms.name, new ServedService(terms, this.#options.random))
+  serve(terms: ServeTerms): ServedService {
+    const served = new ServedService(terms, this.#options.random)
+    this.services.set(terms.name, served)
     this.#lastServed = null
+    return served
   }
 
   /** Serves it no more; what runs is finished. */

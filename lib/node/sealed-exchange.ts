@@ -2,13 +2,29 @@ import { FrameFlag } from '../../protocol/constants.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import { ReplyKind } from '../identity/sealing.ts'
 import type { Frame } from '../link/frame.ts'
+import { sealFlags } from './attempt-writer.ts'
 import type { AttemptWriter } from './attempt-writer.ts'
+import type { Seal } from './options.ts'
 import type { PendingRequest } from './pending-request.ts'
+import type { Seals } from './seals.ts'
 
 /** What a worker answered: a reply, or the text of its error. */
 export interface OpenedAnswer {
   kind: number
   payload: Buffer
+}
+
+/** Seals the payload, once for all attempts. False when it must be sealed and no key of the service is known yet. */
+export function sealRequest(request: PendingRequest, seals: Seals, wanted: Seal, writer: AttemptWriter): boolean {
+  const { service } = request
+  if (request.seal !== null || service.name.startsWith('$')) return true
+  const seal = wanted === 'never' ? null : seals.of(service.name)
+  if (seal === null) return wanted !== 'required'
+  const id = writer.idBytes(request.counter)
+  request.seal = seal
+  request.wire = seal.seal(request.payload, id, writer.sender, request.destination.bytes)
+  request.flags = sealFlags(request.wire)
+  return true
 }
 
 /**
