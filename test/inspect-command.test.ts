@@ -2,6 +2,8 @@ import { join } from 'node:path'
 import t from 'tap'
 import { inspect } from '../lib/cli/inspect.ts'
 import { admit, createAuthority } from '../lib/identity/identity.ts'
+import { ClientSeal, ReplyKind, WorkerSeal } from '../lib/identity/sealing.ts'
+import { nextServiceEpoch, openServiceKey } from '../lib/identity/service-key.ts'
 import { sodiumRandom } from '../lib/identity/sodium.ts'
 import { FrameFlag, FrameType, HandshakeKind, Mode, PAYLOAD_BYTES_MAX, Role } from '../protocol/constants.ts'
 import {
@@ -11,6 +13,7 @@ import {
   encodeRegister,
   encodeRegistered,
   encodeReject,
+  encodeServiceKeys,
 } from '../protocol/control.ts'
 import { encodeEnvelope } from '../protocol/envelope.ts'
 import { writeFrameHeader, writeRecordHeader } from '../protocol/frame.ts'
@@ -73,7 +76,7 @@ const stream: Buffer = Buffer.concat([
   encodeHandshake(HandshakeKind.PLAIN, hello),
   record(
     [
-      frame(FrameType.REGISTER, encodeRegister({ service: 'upper', concurrency: 4, journal: 'j' })),
+      frame(FrameType.REGISTER, encodeRegister({ service: 'upper', concurrency: 4, journal: 'j', serviceKey: none })),
       frame(FrameType.REQUEST, Buffer.from('hello'), envelope),
       frame(FrameType.REQUEST, raw, envelope, FrameFlag.RAW),
     ],
@@ -102,7 +105,7 @@ t.test('a plain connection, each byte once and each field by its name', async (t
     /roles: 1 node$/m,
     /calls\[0\]: "b\*"$/m,
     /notAfter: \d+ \d{4}-\d\d-\d\d .* UTC$/m,
-    /frame REGISTER: envelope 0 bytes, payload 9 bytes$/m,
+    /frame REGISTER: envelope 0 bytes, payload 10 bytes$/m,
     /concurrency: 4$/m,
     /journal: "j"$/m,
     /00 01 02 03 04 05 06 07 08 09 0a 0b 0c 0d 0e 0f {2,}id: 000102/,
@@ -139,6 +142,46 @@ t.test('a plain connection, each byte once and each field by its name', async (t
     seen.every((count) => count === 1),
     'every byte is explained exactly once',
   )
+})
+
+t.test('keys of services and payloads that are sealed to them', async (t) => {
+  const secrets = nextServiceEpoch(authority, 'upper', null, { nowMs: Date.now(), days: 1 }, sodiumRandom)
+  const { record: key, net, epochs } = secrets
+  const [client, receiver] = [Buffer.from('client/0a0b0c0d'), Buffer.from('upper')]
+  const request = new ClientSeal(openServiceKey(key, net), sodiumRandom).seal(raw, id, client, receiver)
+  const seal = new WorkerSeal(request, epochs, sodiumRandom)
+  const reply = seal.seal(ReplyKind.REPLY, Buffer.from('hello'), id, client, receiver)
+  const { SEALED, RAW } = FrameFlag
+  const bytes = Buffer.concat([
+    preamble(Mode.plain),
+    encodeHandshake(HandshakeKind.PLAIN, hello),
+    record([
+      frame(FrameType.SERVICE_KEYS, encodeServiceKeys([key, key])),
+      frame(FrameType.REGISTER, encodeRegister({ service: 'upper', concurrency: 4, journal: '', serviceKey: key })),
+    ]),
+    record([frame(FrameType.REQUEST, request, envelope, SEALED | RAW)], request),
+    record([frame(FrameType.REPLY, reply, envelope, SEALED), frame(FrameType.REPLY, none, envelope, SEALED)]),
+  ])
+  const { code, out, err } = await inspected(bytes)
+  t.same(err, [])
+  t.equal(code, 0)
+  const text = out.join('\n')
+  for (const line of [
+    /frame SERVICE_KEYS: envelope 0 bytes/,
+    /keys\[1\]: \d+ bytes\n.* signed service key: \d+ bytes\n.* body: \d+ bytes\n.* service key: \d+ bytes\n/,
+    /serviceKey: \d+ bytes\n.* signed service key: /,
+    /service: "upper"\n.* epoch: 1\n/,
+    /frame REQUEST: RAW SEALED, envelope/,
+    /payload: 2076 bytes, sealed end to end\n.* epoch: 1\n.* ephemeral: [\w-]{43}\n/,
+    /encrypted: 2000 bytes and a tag\n/,
+    /payload: 46 bytes, sealed end to end\n.* nonce: [0-9a-f]{48}\n/,
+    /encrypted: 6 bytes and a tag\n/,
+    /payload: 0 bytes, shorter than a seal$/m,
+  ])
+    t.match(text, line)
+  const json = await inspected(bytes, '--json')
+  const covered = json.out.reduce((sum, line) => sum + (JSON.parse(line) as { length: number }).length, 0)
+  t.equal(covered, bytes.length, 'every byte is explained once')
 })
 
 t.test('an encrypted connection by its lengths', async (t) => {

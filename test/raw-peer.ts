@@ -291,5 +291,5 @@ export function rejectionOf(frame: ReceivedFrame): Reject {
 
 /** The body of REGISTER and UNREGISTER. */
 export function registration(service: string, concurrency: number = 0): Buffer {
-  return encodeRegister({ service, concurrency, journal: '' })
+  return encodeRegister({ service, concurrency, journal: '', serviceKey: new Uint8Array(0) })
 }

@@ -12,7 +12,9 @@ export const LAYERS: readonly string[] = [
   'discovery',
   'broker',
   'node',
+  'checker',
   'transport',
+  'journals',
   'cli',
   'top',
 ]
@@ -25,8 +27,9 @@ const LAYER_OF_FILE: Readonly<Record<string, string>> = {
   'lib/history.ts': 'base',
   'lib/index.ts': 'top',
   'lib/testing.ts': 'top',
+  'lib/testing-journal.ts': 'top',
 }
-const IMPURE: ReadonlySet<string> = new Set(['transport', 'cli', 'top'])
+const IMPURE: ReadonlySet<string> = new Set(['transport', 'journals', 'cli', 'top'])
 /** Packages that one file only may import. */
 const SOLE_IMPORTERS: Readonly<Record<string, string>> = {
   'sodium-native': 'lib/identity/sodium.ts',
