@@ -4,7 +4,15 @@
  */
 export type HistoryEvent =
   /** The caller asked. `payload` is a hash of its bytes. */
-  | { ev: 'call'; id: string; service: string; delivery: string; payload: string; deadlineMs: number }
+  | {
+      ev: 'call'
+      id: string
+      service: string
+      delivery: string
+      payload: string
+      deadlineMs: number
+      retries: number
+    }
   /** An attempt was queued for a broker; it waits `timeoutMs` for its answer. */
   | {
       ev: 'send'

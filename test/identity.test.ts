@@ -17,6 +17,7 @@ import {
   verifyRevocations,
 } from '../lib/identity/certificate.ts'
 import * as identities from '../lib/identity/identity.ts'
+import { nextServiceEpoch } from '../lib/identity/service-key.ts'
 import { sign } from '../lib/identity/sodium.ts'
 import type { Certificate, Revocations } from '../protocol/certificate.ts'
 import {
@@ -311,17 +312,21 @@ t.test('admission', async (t) => {
 t.test('texts', async (t) => {
   const identityText = identities.formatIdentity(billing)
   const list = signRevocations(revoked({ name: 'billing', before: NOW }), authority)
+  const first = nextServiceEpoch(authority, 'sum', null, { nowMs: NOW, days: 1 }, random)
+  const secrets = nextServiceEpoch(authority, 'sum', first, { nowMs: NOW, days: 1 }, random)
   const texts = {
     identity: identityText,
     authority: identities.formatAuthority(authority),
     net: identities.formatNet(net),
     revocations: identities.formatRevocations(list),
+    service: identities.formatServiceSecrets(secrets),
   }
   const parsers = {
     identity: identities.parseIdentity,
     authority: identities.parseAuthority,
     net: identities.parseNet,
     revocations: identities.parseRevocations,
+    service: identities.parseServiceSecrets,
   }
   const kinds = Object.keys(texts) as identities.TextKind[]
 
@@ -330,6 +335,8 @@ t.test('texts', async (t) => {
     t.same(identities.parseAuthority(texts.authority), authority)
     t.same(identities.parseNet(texts.net), net)
     t.same(identities.parseRevocations(texts.revocations), list)
+    t.same(identities.parseServiceSecrets(texts.service), secrets)
+    t.same(identities.parseServiceSecrets(identities.formatServiceSecrets(first)), first, 'of one epoch')
     for (const kind of kinds) {
       t.equal(identities.kindOfText(texts[kind]), kind)
       t.ok(texts[kind].startsWith(`{\n  "adaptnet": "${kind}",\n  "version": 1,\n`), 'it says first what it is')
@@ -382,6 +389,36 @@ t.test('texts', async (t) => {
       errorOf(() => identities.parseNet('{"adaptnet":"net","version":1,"net":"AAAA"}'))?.message,
       'not a net text: the field "net" has 3 bytes, 32 are wanted',
     )
+  })
+
+  t.test('of a service, whose parts do not belong together, are refused', async (t) => {
+    const third = nextServiceEpoch(authority, 'sum', secrets, { nowMs: NOW, days: 1 }, random)
+    const [newest, before] = secrets.epochs
+    if (newest === undefined || before === undefined) return t.fail('two epochs are kept')
+    t.same(
+      third.epochs.map(({ epoch }) => epoch),
+      [3, 2],
+      'the oldest goes',
+    )
+    for (const [what, change] of Object.entries({
+      'no epoch': { epochs: [] },
+      'three epochs': { epochs: [...third.epochs, before] },
+      'the wrong order': { epochs: [before, newest] },
+      'the older one only': { epochs: [before] },
+      'an epoch left out': { epochs: [third.epochs[0] ?? newest, before], record: third.record },
+      'the record of another epoch': { record: third.record },
+      'the secret of another epoch': { epochs: [{ ...newest, keyPair: before.keyPair }] },
+      'another service': { service: 'mul' },
+      'another net': { net: other.publicKey },
+      'the record of another authority': {
+        record: nextServiceEpoch(other, 'sum', first, { nowMs: NOW, days: 1 }, random).record,
+      },
+    }))
+      t.equal(
+        codeOf(() => identities.parseServiceSecrets(identities.formatServiceSecrets({ ...secrets, ...change }))),
+        'IDENTITY_MALFORMED',
+        what,
+      )
   })
 
   t.test('whose parts do not belong together are refused', async (t) => {

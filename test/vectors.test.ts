@@ -4,6 +4,9 @@ import { join } from 'node:path'
 import t from 'tap'
 import { CipherState } from '../lib/identity/cipher-state.ts'
 import { verifyCertificate, verifyRevocations } from '../lib/identity/certificate.ts'
+import { ClientSeal, WorkerSeal } from '../lib/identity/sealing.ts'
+import { verifyServiceKey } from '../lib/identity/service-key.ts'
+import { dhKeyPair } from '../lib/identity/sodium.ts'
 import { NoiseRecordCipher } from '../lib/link/cipher.ts'
 import { RecordReader } from '../lib/link/record-reader.ts'
 import { Mode } from '../protocol/constants.ts'
@@ -15,12 +18,14 @@ import {
   decodeRegister,
   decodeRegistered,
   decodeReject,
+  decodeServiceKeys,
   encodeBrokers,
   encodeFarewell,
   encodeHello,
   encodeRegister,
   encodeRegistered,
   encodeReject,
+  encodeServiceKeys,
 } from '../protocol/control.ts'
 import { EnvelopeEnd, decodeEnvelope, writeEnvelope } from '../protocol/envelope.ts'
 import type { Envelope } from '../protocol/envelope.ts'
@@ -31,7 +36,7 @@ import { Route, patchTimeToLive } from '../protocol/route.ts'
 import { codeOf } from './identity-fixture.ts'
 import { hexed, unhexed } from './vectors/bodies.ts'
 import { vectorPath, vectorTexts } from './vectors/generate.ts'
-import { root } from './vectors/independent-codec.ts'
+import { hchacha20, root } from './vectors/independent-codec.ts'
 import { withSession } from './vectors/session.ts'
 import { bytesOfFrames, feed, framesIn, framesOfRecords, newLink, openLink, runMachine } from './vectors/machine.ts'
 import type { SideKeys } from './vectors/machine.ts'
@@ -229,6 +234,10 @@ t.test('bodies of control frames', async (t) => {
       return { value: { ...value, retryAfter }, again: encodeReject(decodeReject(bytes)) }
     },
     farewell: (bytes) => ({ value: decodeFarewell(bytes), again: encodeFarewell(decodeFarewell(bytes)) }),
+    'service-keys': (bytes) => ({
+      value: { keys: decodeServiceKeys(bytes) },
+      again: encodeServiceKeys(decodeServiceKeys(bytes)),
+    }),
     brokers: (bytes) => ({ value: { brokers: decodeBrokers(bytes) }, again: encodeBrokers(decodeBrokers(bytes)) }),
     hello: (bytes) => ({ value: decodeHello(bytes), again: encodeHello(decodeHello(bytes)) }),
   }
@@ -250,13 +259,15 @@ t.test('bodies of control frames', async (t) => {
   }
 })
 
-t.test('certificates and revocation lists', async (t) => {
+t.test('certificates, revocation lists and service keys', async (t) => {
   const { net, vectors } = load<VectorFile & { net: string }>('certificate')
   for (const vector of vectors) {
     const options = unhexed({ net, linkKey: vector['linkKey'] }) as { net: Buffer; linkKey?: Buffer }
     const revoked = vector['revocations'] as string | undefined
     const judge = (): unknown => {
       if (vector['kind'] === 'revocations') return verifyRevocations(bytesOf(vector), options.net)
+      if (vector['kind'] === 'service-key')
+        return verifyServiceKey(bytesOf(vector), options.net, vector['nowMs'] as number)
       return verifyCertificate(bytesOf(vector), {
         ...options,
         nowMs: vector['nowMs'] as number,
@@ -267,6 +278,62 @@ t.test('certificates and revocation lists', async (t) => {
     t.equal(codeOf(judge), vector.code ?? null, titleOf(vector))
     if (vector.result === 'valid') t.same(hexed(judge()), vector.value, titleOf(vector))
   }
+})
+
+/** The example of the Internet-Draft draft-irtf-cfrg-xchacha, 2.2.1. */
+const EXAMPLE = {
+  key: Buffer.from(Array.from({ length: 32 }, (_, index) => index)),
+  input: Buffer.from('000000090000004a0000000031415927', 'hex'),
+  output: '82413b4227b27bfed30e42508a877d73a0f9e4d58a74a853c12ec41326d3ecdc',
+}
+
+interface SealFile extends VectorFile {
+  epochs: { epoch: number; secret: string }[]
+  serviceKey: string
+  ephemeralSecret: string
+  ephemeral: string
+  requestKey: string
+  replyKey: string
+}
+
+t.test('payloads sealed end to end', async (t) => {
+  const file = load<SealFile>('seal')
+  const [first] = file.epochs
+  const key = Buffer.from(file.serviceKey, 'hex')
+  const serviceKey = { net: Buffer.alloc(32), service: 'pay', epoch: first?.epoch ?? 0, key, notBefore: 0, notAfter: 0 }
+  const epochs = file.epochs.map(({ epoch, secret }) => ({ epoch, keyPair: dhKeyPair(Buffer.from(secret, 'hex')) }))
+  /** The client's ephemeral secret, and then the nonce that stands in the vector. */
+  const drawing = (nonce: Buffer) => (bytes: number) =>
+    bytes === 32 ? Buffer.from(file.ephemeralSecret, 'hex') : Buffer.alloc(bytes, nonce)
+  for (const vector of file.vectors) {
+    const bytes = bytesOf(vector)
+    const [id, client, receiver] = [
+      Buffer.from(vector['requestId'] as string, 'hex'),
+      Buffer.from(vector['client'] as string),
+      Buffer.from(vector['receiver'] as string),
+    ]
+    const isRequest = vector['direction'] === 'request'
+    const random = drawing(bytes.subarray(isRequest ? 36 : 0).subarray(0, 24))
+    const seal = new ClientSeal(serviceKey, random)
+    const worker = (): WorkerSeal => new WorkerSeal(Buffer.from(bytes), epochs, random)
+    let value: unknown
+    const code = codeOf(() => {
+      if (!isRequest) value = hexed(seal.open(Buffer.from(bytes), id, client, receiver))
+      else value = hexed({ payload: worker().open(Buffer.from(bytes), id, client, receiver) })
+    })
+    t.equal(code, vector.code ?? null, titleOf(vector))
+    if (vector.result === 'invalid') continue
+    t.same(value, vector.value, titleOf(vector))
+    const { kind = 0, payload } = vector.value as { kind?: number; payload: string }
+    const plain = Buffer.from(payload, 'hex')
+    if (!isRequest) {
+      const request = seal.seal(Buffer.alloc(0), id, client, receiver)
+      const again = new WorkerSeal(request, epochs, random).seal(kind, plain, id, client, receiver)
+      t.same(again, bytes, `${titleOf(vector)}; sealed again`)
+    } else if (bytes.readUInt32BE(0) === first?.epoch)
+      t.same(seal.seal(plain, id, client, receiver), bytes, `${titleOf(vector)}; sealed again`)
+  }
+  t.same(hchacha20(EXAMPLE.key, EXAMPLE.input).toString('hex'), EXAMPLE.output, 'the generator: HChaCha20')
 })
 
 interface HandshakeFile extends VectorFile {

@@ -117,14 +117,14 @@ export class Broker implements BrokerLinkOwner {
       state: BrokerStateNumber.alive,
       addresses: [],
     })
-    this.#serviceKeys = new ServiceKeys(identity.net)
+    this.#serviceKeys = new ServiceKeys(identity.net, (record) => this.#tellServiceKey(record))
     this.#forward = new Forward({
       answers: new Answers(Buffer.from(this.address, 'latin1'), runtime.random(8)),
       counters: this.counters,
       seed: readU32(runtime.random(4), 0),
       reserved: (service, payload) => this.#answerReserved(service, payload),
       linkOf: (address) => this.#nodes.get(address),
-      unserved: (service) => this.#serviceKeys.remove(service),
+      withdrawn: (service, worker) => this.#serviceKeys.withdraw(service, worker),
     })
     this.#candidates = new Candidates(() => readU32(runtime.random(4), 0) / 2 ** 32)
     this.#askFlush = runtime.endOfTurn((nowMs) => this.#flush(nowMs))
@@ -373,24 +373,17 @@ export class Broker implements BrokerLinkOwner {
       throw new AdaptnetError('LIMIT_EXCEEDED', `more than ${SERVICES_PER_LINK_MAX} services on one link`)
     if (link.link.draining) return answer('DRAINING', '')
     const places = Math.min(Math.max(1, concurrency), CONCURRENCY_MAX)
-    if (serviceKey.length > 0 && !this.#takeServiceKey(service, serviceKey))
+    if (!this.#serviceKeys.take(service, link, serviceKey, this.#runtime.wallClock()))
       return answer('NOT_PERMITTED', 'the service key is not one of this service in this net')
     this.#forward.offer(link, service, journal, places, nowMs)
     this.events.publish({ type: 'serving', peer: link.address, service, concurrency: places })
     answer('BYE', '')
   }
 
-  /** Hands a new key of a service on to every node. False when it is none. */
-  #takeServiceKey(service: string, record: Uint8Array): boolean {
-    try {
-      if (!this.#serviceKeys.offer(service, record, this.#runtime.wallClock())) return true
-    } catch (error) {
-      if (error instanceof AdaptnetError) return false
-      throw error
-    }
-    const body = encodeServiceKeys(this.#serviceKeys.recordOf(service))
+  /** Clients seal to this key from now on. */
+  #tellServiceKey(record: Buffer): void {
+    const body = encodeServiceKeys([record])
     for (const { link } of this.#nodes.values()) if (link.open) link.sendControl(FrameType.SERVICE_KEYS, body)
-    return true
   }
 
   linkLeaving(link: BrokerLink, nowMs: number): void {

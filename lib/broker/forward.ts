@@ -30,8 +30,8 @@ export interface ForwardOptions {
   seed: number
   /** Answers a request to a reserved service (`$broker...`); null when there is none of that name. */
   reserved: (service: string, payload: Buffer) => Buffer | null
-  /** The last worker of a service has left. */
-  unserved: (service: string) => void
+  /** A worker offers a service no more. */
+  withdrawn: (service: string, worker: BrokerLink) => void
   /** The link of the node with this address. */
   linkOf: (address: string) => BrokerLink | undefined
 }
@@ -49,7 +49,7 @@ export class Forward {
   readonly #counters: Counters
   readonly #reserved: ForwardOptions['reserved']
   readonly #linkOf: ForwardOptions['linkOf']
-  readonly #unserved: ForwardOptions['unserved']
+  readonly #withdrawn: ForwardOptions['withdrawn']
   /** For requests out of a queue: the route of the frame at hand must stay as it is. */
   readonly #waitingRoute: Route = new Route()
   draining = false
@@ -60,7 +60,7 @@ export class Forward {
     this.#counters = options.counters
     this.#reserved = options.reserved
     this.#linkOf = options.linkOf
-    this.#unserved = options.unserved
+    this.#withdrawn = options.withdrawn
   }
 
   /** Requests that wait in any queue. */
@@ -339,11 +339,11 @@ export class Forward {
       service.offers.delete(offer)
       if (service.offers.size === 0) this.#removeService(service)
     }
+    this.#withdrawn(name, worker)
   }
 
   #removeService(service: Service): void {
     this.services.delete(service.name)
-    this.#unserved(service.name)
     for (const waiting of service.filterQueue(() => true)) {
       waiting.client.requests -= 1
       const why = `the last worker of ${service.name} left`

@@ -22,6 +22,8 @@ export interface CheckOptions {
 const TURN_MS_MAX = 250
 const VIOLATIONS_MAX = 1_000
 const PAID_KEPT_MAX = 20
+/** Half of the first pause of SPEC 11.2: jitter takes no more away. */
+const BUSY_PAUSE_MS = 10
 /** Of the answers after which nothing was started, those that another broker is asked after at once, for nothing. */
 const FREE_AGAIN: ReadonlySet<string> = new Set(['NO_WORKER', 'DRAINING', 'NOT_STARTED', 'NOT_SENT'])
 
@@ -166,6 +168,11 @@ export class HistoryChecker {
     if (line.duplicate && call?.delivery === 'at-most-once')
       found('D3', `attempt ${line.attempt} was sent though an earlier one may have reached a worker`)
     if (!line.duplicate) request.lastUnmarked = request.sends
+    if (request.refusedByCode === 'BUSY' && line.t - request.busyMs < BUSY_PAUSE_MS)
+      found('D14', `attempt ${line.attempt} was sent ${(line.t - request.busyMs).toFixed(1)} ms after BUSY`)
+    // A second attempt beside the first is not counted as a retry either.
+    if (call !== null && request.sends > call.retries + 1 + request.refusedFreely)
+      found('D11', `attempt ${line.attempt} was sent, and ${call.retries} retries were asked for`)
     this.#pay(request, line, node)
     request.sends += 1
     request.lastBroker = line.broker
@@ -196,7 +203,9 @@ export class HistoryChecker {
     if (NOTHING_STARTED.has(line.code)) {
       request.refused += 1
       request.refusedByCode = line.code
+      if (FREE_AGAIN.has(line.code)) request.refusedFreely += 1
     }
+    if (line.code === 'BUSY') request.busyMs = line.t
     // No attempt is out any more: none to go on with when a link breaks.
     request.lastBroker = ''
     node.moved(line.id)
@@ -209,6 +218,7 @@ export class HistoryChecker {
     node.moved(line.id)
     if (request.end !== null) return
     request.end = line
+    request.sendsAtEnd = request.sends
     request.stoppedAtEndMs = node.stoppedMs(line.t)
   }
 }

@@ -41,8 +41,12 @@ export class RequestCase {
   stoppedAtEndMs = 0
   sends = 0
   ends = 0
+  sendsAtEnd = 0
   /** Attempts refused before they started; each while no other was out. */
   refused = 0
+  /** Of them, those after which another broker is asked at once, which does not count as a retry. */
+  refusedFreely = 0
+  busyMs = 0
   /** Whether at each sending all earlier attempts had been refused: nothing can have run so far. */
   everyEarlierRefused = true
   /** The last attempt that was sent without the mark of a possible duplicate. */

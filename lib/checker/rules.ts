@@ -18,10 +18,10 @@
  * - D9 order is not offered by this version.
  * - D10 deadline (send, start): nothing is sent or started without time left, and no process finds more time left than there
  *   is. How long a request waited in a broker shows only by one clock.
- * - D11 bounded retries (call, send, reject, unlinked): attempts are counted up one by one, and those that have to be paid
- *   are: a tenth of the calls and the reserve.
+ * - D11 bounded retries (call, send, reject, unlinked): attempts are counted up one by one, as many as were asked
+ *   for, and those that have to be paid are: a tenth of the calls and the reserve.
  * - D12 memory, D13 emptiness: not in histories; `report()` of nodes and brokers shows them, and the simulator asks.
- * - D14 overload is said: local BUSY is no request; of brokers and workers as D6.
+ * - D14 overload is said (reject, send): after BUSY a request pauses. BUSY of the node itself is no request at all.
  * - F2 failover (send, linked, unlinked, leaving): what was out on a link that broke is sent again within 50 ms, or ends.
  * - F1, F3 to F6 are about what should have been possible: the simulator's probes and its nets that only drain show them.
  * - F7, F8: suspicion and dialling leave no lines.
@@ -92,8 +92,8 @@ function judgeEnding(
   if (tookMs > call.deadlineMs + END_SLACK_MS)
     found('D2', `it ended after ${tookMs.toFixed(0)} ms, its deadline was ${call.deadlineMs.toFixed(0)}`, [call.node])
   if (end.node !== call.node) found('D7', `called by ${call.node}, ended at ${end.node}`)
-  if (end.attempts !== request.sends)
-    found('D11', `it ended with ${end.attempts} attempts, and ${request.sends} were sent`)
+  const { sendsAtEnd } = request
+  if (end.attempts !== sendsAtEnd) found('D11', `it ended with ${end.attempts} attempts, and ${sendsAtEnd} were sent`)
   if (!ENDINGS.has(end.outcome))
     found(
       'D6',

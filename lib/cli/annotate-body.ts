@@ -1,4 +1,4 @@
-import { decodeCertificate, decodeRevocations, decodeSigned } from '../../protocol/certificate.ts'
+import { decodeCertificate, decodeRevocations, decodeServiceKey, decodeSigned } from '../../protocol/certificate.ts'
 import { BrokerStateNumber, DeliveryNumber } from '../../protocol/constants.ts'
 import {
   decodeBrokers,
@@ -7,6 +7,7 @@ import {
   decodeRegister,
   decodeRegistered,
   decodeReject,
+  decodeServiceKeys,
 } from '../../protocol/control.ts'
 import { decodeEnvelope } from '../../protocol/envelope.ts'
 import { AdaptnetError, codeFromWire } from '../../protocol/errors.ts'
@@ -22,8 +23,11 @@ export type BodyKind =
   | 'hello'
   | 'signed certificate'
   | 'signed revocations'
+  | 'signed service key'
   | 'certificate'
   | 'revocations'
+  | 'service key'
+  | 'service keys'
   | 'register'
   | 'registered'
   | 'reject'
@@ -34,7 +38,7 @@ interface Body {
   schema: object
   /** Judges the whole; what it gives is not used here. */
   decode: (bytes: Uint8Array) => unknown
-  /** Fields of bytes that hold a body of their own. */
+  /** Fields of bytes that hold a body of their own, or nothing. */
   nested?: Readonly<Record<string, BodyKind>>
 }
 
@@ -49,9 +53,12 @@ const BODIES: Readonly<Record<BodyKind, Body>> = {
   hello: { schema: schema('hello'), decode: decodeHello, nested: { certificate: 'signed certificate' } },
   'signed certificate': { schema: schema('signed'), decode: decodeSigned, nested: { body: 'certificate' } },
   'signed revocations': { schema: schema('signed'), decode: decodeSigned, nested: { body: 'revocations' } },
+  'signed service key': { schema: schema('signed'), decode: decodeSigned, nested: { body: 'service key' } },
   certificate: { schema: schema('certificate'), decode: decodeCertificate },
   revocations: { schema: schema('revocations'), decode: decodeRevocations },
-  register: { schema: schema('register'), decode: decodeRegister },
+  'service key': { schema: schema('service-key'), decode: decodeServiceKey },
+  'service keys': { schema: schema('service-keys'), decode: decodeServiceKeys, nested: { keys: 'signed service key' } },
+  register: { schema: schema('register'), decode: decodeRegister, nested: { serviceKey: 'signed service key' } },
   registered: { schema: schema('registered'), decode: decodeRegistered },
   reject: { schema: schema('reject'), decode: decodeReject },
   farewell: { schema: schema('farewell'), decode: decodeFarewell },
@@ -79,8 +86,9 @@ export function annotateBody(bytes: Buffer, place: BodyPlace, kind: BodyKind, ta
   take({ offset: start, length: 0, depth, name: kind, value: `${end - start} bytes` })
   const cursor = new AvroCursor(bytes, start, end)
   for (const leaf of walkAvro(body.schema, cursor)) {
-    const nested = body.nested?.[leaf.name]
-    const { offset, length, name } = leaf
+    const { offset, length, name, field } = leaf
+    const holds = offset + length > leaf.contentStart && field !== 'count'
+    const nested = holds ? body.nested?.[field] : undefined
     take({
       offset,
       length: nested === undefined ? length : leaf.contentStart - offset,
@@ -122,10 +130,11 @@ function valueOf(leaf: AvroLeaf, kind: BodyKind): string {
   return String(value)
 }
 
+const CONTAINERS = /^(?:certificate|body|serviceKey|keys\[\d+\])$/
 const NAMED_BY_HEX = new Set(['id', 'originalId', 'instance'])
 
 function bytesOf(name: string, value: Buffer): string {
   if (name === 'originalId' && value.every((byte) => byte === 0)) return 'zeros: it answers nothing'
   if (NAMED_BY_HEX.has(name.slice(name.lastIndexOf('.') + 1))) return value.toString('hex')
-  return name === 'certificate' || name === 'body' ? `${value.length} bytes` : value.toString('base64url')
+  return CONTAINERS.test(name) ? `${value.length} bytes` : value.toString('base64url')
 }

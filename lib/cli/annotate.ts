@@ -7,7 +7,8 @@ import type { ErrorCode } from '../../protocol/errors.ts'
 import { readU16, readU32 } from '../../protocol/frame.ts'
 import { beginsPreamble, decodePreamble, decodeRefusal, isMode } from '../../protocol/preamble.ts'
 import { annotateBody } from './annotate-body.ts'
-import type { BodyKind } from './annotate-body.ts'
+import type { BodyKind, BodyPlace } from './annotate-body.ts'
+import { annotateSealed } from './annotate-sealed.ts'
 import { CaptureError, nameOf } from './capture.ts'
 import type { Take } from './capture.ts'
 
@@ -25,8 +26,9 @@ export function annotate(bytes: Buffer, kind: CaptureKind, take: Take): void {
     case 'record':
       return annotateRecords(bytes, 0, 'plain', take)
     case 'frame': {
-      const { next, raw } = annotateFrame(bytes, { at: 0, end, rawAt: null, depth: 0 }, take)
-      if (raw > 0) annotateRaw(take, { offset: next, length: raw, end }, 0)
+      const frame = annotateFrame(bytes, { at: 0, end, rawAt: null, depth: 0 }, take)
+      const { next, raw } = frame
+      if (raw > 0) annotateRaw(bytes, frame, { at: next, end, depth: 1 }, take)
       if (next + raw !== end)
         throw new CaptureError('FRAME_MALFORMED', next + raw, `${end - next - raw} bytes too many`)
       return
@@ -194,7 +196,10 @@ function annotateRecord(bytes: Buffer, at: number, protection: Protection, take:
   while (frameAt < sealedEnd) {
     const frame = annotateFrame(bytes, { at: frameAt, end: sealedEnd, rawAt, depth: 1 }, take)
     frameAt = frame.next
-    if (frame.raw > 0) annotateRaw(take, { offset: rawAt, length: frame.raw, end: Math.min(end, bytes.length) }, 1)
+    if (frame.raw > 0) {
+      const rawEnd = Math.min(end, bytes.length)
+      annotateRaw(bytes, frame, { at: rawAt, end: rawEnd, depth: 2 }, take)
+    }
     rawAt += frame.raw
   }
   if (rawAt !== end)
@@ -202,10 +207,17 @@ function annotateRecord(bytes: Buffer, at: number, protection: Protection, take:
   return end
 }
 
-function annotateRaw(take: Take, raw: { offset: number; length: number; end: number }, depth: number): void {
-  const { offset, length, end } = raw
-  if (offset + length > end) throw truncated('RECORD_MALFORMED', 'raw payload', offset, length, end)
-  take({ offset, length, depth: depth + 1, name: 'payload', value: `${length} bytes, raw` })
+function annotateRaw(
+  bytes: Buffer,
+  frame: ReadFrame,
+  place: { at: number; end: number; depth: number },
+  take: Take,
+): void {
+  const { at, end, depth } = place
+  const { type, flags, raw } = frame
+  if (at + raw > end) throw truncated('RECORD_MALFORMED', 'raw payload', at, raw, end)
+  if (annotateSealed(bytes, type, flags, { start: at, end: at + raw, depth }, take)) return
+  take({ offset: at, length: raw, depth, name: 'payload', value: `${raw} bytes, raw` })
 }
 
 // --- frames
@@ -219,8 +231,16 @@ interface FramePlace {
   depth: number
 }
 
-/** Gives where the next frame begins, and how many raw bytes this one announces. */
-function annotateFrame(bytes: Buffer, place: FramePlace, take: Take): { next: number; raw: number } {
+interface ReadFrame {
+  type: number
+  flags: number
+  /** Where the next frame begins. */
+  next: number
+  /** How many raw bytes this one announces. */
+  raw: number
+}
+
+function annotateFrame(bytes: Buffer, place: FramePlace, take: Take): ReadFrame {
   const { at, end, depth } = place
   const available = Math.min(end, bytes.length)
   const envelopeStart = at + wire.FRAME_HEADER_BYTES
@@ -248,11 +268,11 @@ function annotateFrame(bytes: Buffer, place: FramePlace, take: Take): { next: nu
   if (payloadStart > available) throw truncated('RECORD_MALFORMED', 'envelope', envelopeStart, envelopeBytes, available)
   if (envelopeBytes > 0 || type <= wire.FrameType.ACKNOWLEDGE)
     annotateBody(bytes, { start: envelopeStart, end: payloadStart, depth: depth + 1 }, 'envelope', take)
-  if ((flags & wire.FrameFlag.RAW) !== 0) return { next: payloadStart, raw: payloadBytes }
+  if ((flags & wire.FrameFlag.RAW) !== 0) return { type, flags, next: payloadStart, raw: payloadBytes }
   const next = payloadStart + payloadBytes
   if (next > available) throw truncated('RECORD_MALFORMED', 'payload', payloadStart, payloadBytes, available)
-  annotatePayload(bytes, type, { start: payloadStart, end: next, depth: depth + 1 }, take)
-  return { next, raw: 0 }
+  annotatePayload(bytes, type, flags, { start: payloadStart, end: next, depth: depth + 1 }, take)
+  return { type, flags, next, raw: 0 }
 }
 
 const BODIES: Readonly<Record<number, BodyKind>> = {
@@ -264,15 +284,12 @@ const BODIES: Readonly<Record<number, BodyKind>> = {
   [wire.FrameType.CLOSE]: 'farewell',
   [wire.FrameType.BROKERS]: 'brokers',
   [wire.FrameType.REVOCATIONS]: 'signed revocations',
+  [wire.FrameType.SERVICE_KEYS]: 'service keys',
 }
 
-function annotatePayload(
-  bytes: Buffer,
-  type: number,
-  place: { start: number; end: number; depth: number },
-  take: Take,
-): void {
+function annotatePayload(bytes: Buffer, type: number, flags: number, place: BodyPlace, take: Take): void {
   const { start, end, depth } = place
+  if (annotateSealed(bytes, type, flags, place, take)) return
   const kind = BODIES[type]
   if (kind !== undefined) return annotateBody(bytes, place, kind, take)
   const length = end - start

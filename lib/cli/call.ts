@@ -3,7 +3,7 @@ import { createReadStream } from 'node:fs'
 import { BROKER_PORT, PAYLOAD_BYTES_MAX, RETRY_COUNT_MAX, TIME_TO_LIVE_MS_MAX } from '../../protocol/constants.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import type { Node } from '../node/node.ts'
-import type { Delivery, RequestOptions } from '../node/options.ts'
+import type { Delivery, RequestOptions, Seal } from '../node/options.ts'
 import { planRequest } from '../node/options.ts'
 import type { Reply } from '../node/pending-request.ts'
 import { connect } from '../transport/connect.ts'
@@ -26,13 +26,14 @@ const SHAPE = {
     retries: { type: 'string' },
     deadline: { type: 'string' },
     delivery: { type: 'string' },
+    seal: { type: 'string' },
     repeat: { type: 'string' },
     concurrency: { type: 'string' },
     plain: { type: 'boolean' },
     json: { type: 'boolean' },
   },
   usage: `usage: adaptnet call SERVICE --identity FILE [--broker HOST:PORT]... [--file FILE | --text TEXT]
-                     [--timeout MS] [--retries N] [--deadline MS] [--delivery MODE]
+                     [--timeout MS] [--retries N] [--deadline MS] [--delivery MODE] [--seal MODE]
                      [--repeat N] [--concurrency N] [--plain] [--json]
 
 Calls SERVICE and writes the reply's payload to standard output, as it is. The payload is read from standard input
@@ -46,6 +47,8 @@ unless --file or --text gives it. With --repeat it calls many times and ends wit
   --retries N         how many attempts may follow the first
   --deadline MS       how long all attempts together may take
   --delivery MODE     at-least-once (default), at-most-once or exactly-once
+  --seal MODE         auto (default): seal the payload if a key of SERVICE is known; required: send nothing otherwise;
+                      or never
   --repeat N          call N times
   --concurrency N     with --repeat: so many at a time, 1 by default
   --plain             no encryption, where the brokers run so too
@@ -68,6 +71,7 @@ export function call(args: string[], io: CommandIo): Promise<number> {
       deadlineMs: parseInteger(values.deadline, '--deadline', times),
       // Judged by the next line, which knows the modes.
       delivery: values.delivery as Delivery | undefined,
+      seal: values.seal as Seal | undefined,
     })
     planRequest(request)
     const repeat = parseInteger(values.repeat, '--repeat', { min: 1, max: REPEAT_MAX }) ?? 1

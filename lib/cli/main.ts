@@ -19,6 +19,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Run>>> = {
   status: async () => (await import('./status.ts')).status,
   inspect: async () => (await import('./inspect.ts')).inspect,
   check: async () => (await import('./check.ts')).check,
+  bench: async () => (await import('./bench.ts')).bench,
 }
 
 const USAGE = `usage: adaptnet COMMAND [ARG...]
@@ -31,6 +32,7 @@ const USAGE = `usage: adaptnet COMMAND [ARG...]
   status    asks a broker how it is
   inspect   decodes captured bytes
   check     judges histories that nodes have written
+  bench     measures round trips through a net
 
   --help    this text; adaptnet COMMAND --help tells more
   --version the version of this program

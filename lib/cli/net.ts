@@ -10,11 +10,13 @@ import { sodiumRandom } from '../identity/sodium.ts'
 import * as files from '../transport/identity-files.ts'
 import type { CommandIo } from './command.ts'
 import { ExitCode, parseInteger, runCommand, wantsHelp, wrongUsage } from './command.ts'
+import { service } from './net-service.ts'
 import { show } from './net-show.ts'
 
 const USAGE = `usage: adaptnet net create DIR
        adaptnet net admit DIR NAME [--broker] [--serve SERVICE]... [--call SERVICE]... [--days N] [--out FILE]
        adaptnet net revoke DIR NAME
+       adaptnet net service DIR NAME [--days N]
        adaptnet net show FILE
 
 Makes a net and says who belongs to it. DIR holds the net's secret, authority.key: keep it away from the machines of
@@ -75,6 +77,7 @@ export async function net(args: string[], io: CommandIo): Promise<number> {
   if (command === 'create') return create(rest, io)
   if (command === 'admit') return admitNode(rest, io)
   if (command === 'revoke') return revoke(rest, io)
+  if (command === 'service') return service(rest, io)
   if (command === 'show') return show(rest, io)
   if (wantsHelp(args)) {
     io.out(USAGE)

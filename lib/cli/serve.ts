@@ -3,7 +3,10 @@ import { availableParallelism } from 'node:os'
 import { BROKER_PORT, CONCURRENCY_MAX, PAYLOAD_BYTES_MAX, TIME_TO_LIVE_MS_MAX } from '../../protocol/constants.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import type { Node, NodeEvent } from '../node/node.ts'
+import { verifyServiceKey } from '../identity/service-key.ts'
+import type { ServiceSecrets } from '../identity/service-key.ts'
 import { connect } from '../transport/connect.ts'
+import { readServiceSecrets } from '../transport/identity-files.ts'
 import type { CommandIo } from './command.ts'
 import { ExitCode, UsageError, parseInteger, runCommand } from './command.ts'
 import { EventLines, reason } from './event-lines.ts'
@@ -18,11 +21,13 @@ const SHAPE = {
     broker: { type: 'string', multiple: true },
     concurrency: { type: 'string' },
     timeout: { type: 'string' },
+    seal: { type: 'string' },
+    'seal-required': { type: 'boolean' },
     plain: { type: 'boolean' },
     json: { type: 'boolean' },
   },
   usage: `usage: adaptnet serve SERVICE --identity FILE [--broker HOST:PORT]... [--concurrency N] [--timeout MS]
-                      [--plain] [--json] -- COMMAND [ARG...]
+                      [--seal FILE [--seal-required]] [--plain] [--json] -- COMMAND [ARG...]
 
 Serves SERVICE by running COMMAND once for each request: the payload on its standard input, the reply from its standard
 output, ${PAYLOAD_BYTES_MAX} bytes at most. If it fails, the caller gets WORKER_ERROR with what it wrote to standard
@@ -32,6 +37,8 @@ error. SIGTERM and Ctrl-C let the programs that run finish; a second one ends th
   --broker HOST:PORT  a broker to start with; the others are learned from it; 127.0.0.1:${BROKER_PORT} by default
   --concurrency N     how many run at a time; by default as many as this machine has cores
   --timeout MS        end a program that takes longer; without it, when its caller waits no more
+  --seal FILE         the keys of SERVICE, made by \`adaptnet net service\`: clients seal to them, replies are sealed
+  --seal-required     refuse what is not sealed
   --plain             no encryption, where the brokers run so too
   --json              print one JSON object per line
 
@@ -44,6 +51,8 @@ export function serve(args: string[], io: CommandIo): Promise<number> {
     const [service = ''] = operands
     const [command = '', ...commandArgs] = rest
     if (values.identity === undefined) throw new UsageError('--identity is missing')
+    const sealRequired = values['seal-required'] === true
+    if (sealRequired && values.seal === undefined) throw new UsageError('--seal-required needs --seal')
     const timeoutMs = parseInteger(values.timeout, '--timeout', { min: 1, max: TIME_TO_LIVE_MS_MAX })
     const options: ServeOptions = {
       service,
@@ -52,6 +61,8 @@ export function serve(args: string[], io: CommandIo): Promise<number> {
       concurrency:
         parseInteger(values.concurrency, '--concurrency', { min: 1, max: CONCURRENCY_MAX }) ?? availableParallelism(),
       mode: values.plain === true ? 'plain' : 'noise',
+      seal: values.seal ?? null,
+      sealRequired,
       program: new Program({ command, args: commandArgs, timeoutMs }),
     }
     return run(options, new EventLines(io, values.json), new Stop(() => ExitCode.FAILED))
@@ -64,6 +75,9 @@ interface ServeOptions {
   brokers: readonly string[]
   concurrency: number
   mode: 'noise' | 'plain'
+  /** The path of the service's keys. */
+  seal: string | null
+  sealRequired: boolean
   program: Program
 }
 
@@ -75,11 +89,12 @@ async function run(options: ServeOptions, lines: EventLines, stop: Stop): Promis
   const startedMs = performance.now()
   try {
     const { identity, brokers, mode } = options
+    const secrets = options.seal === null ? null : await readSecrets(options.seal, service)
     const node = await connect({ identity, brokers, mode, signal: stop.signal })
     const closing = new AbortController()
     const told = tellEvents(node, lines, closing.signal)
     try {
-      await offer(node, options, counts, lines, stop)
+      await offer(node, options, secrets, counts, lines, stop)
       await stop.asked
       lines.write({ type: 'stopping' }, 'stopping: finishing what runs')
       closing.abort()
@@ -109,6 +124,7 @@ async function run(options: ServeOptions, lines: EventLines, stop: Stop): Promis
 async function offer(
   node: Node,
   options: ServeOptions,
+  secrets: ServiceSecrets | null,
   counts: { requests: number; errors: number },
   lines: EventLines,
   stop: Stop,
@@ -132,16 +148,31 @@ async function offer(
           throw error
         }
       },
-      { concurrency },
+      {
+        concurrency,
+        ...(secrets === null ? {} : { secrets }),
+        ...(options.sealRequired ? { seal: 'required' as const } : {}),
+      },
     )
   } finally {
     stop.signal.removeEventListener('abort', abandon)
   }
   const { address, brokers } = node
+  const epoch = secrets?.epochs[0]?.epoch
+  const sealed = epoch === undefined ? '' : `, sealed to epoch ${epoch} of its key`
   lines.write(
-    { type: 'serving', service, node: address, brokers, concurrency },
-    `${address} serves ${service} through ${brokers.join(' and ')}, ${concurrency} at a time`,
+    { type: 'serving', service, node: address, brokers, concurrency, epoch },
+    `${address} serves ${service} through ${brokers.join(' and ')}, ${concurrency} at a time${sealed}`,
   )
+}
+
+/** Brokers only say that they do not take a key: what can be seen here is said here. */
+async function readSecrets(path: string, service: string): Promise<ServiceSecrets> {
+  const secrets = await readServiceSecrets(path)
+  if (secrets.service !== service)
+    throw new AdaptnetError('INVALID_ARGUMENT', `${path} holds the keys of ${secrets.service}, not of ${service}`)
+  verifyServiceKey(secrets.record, secrets.net, Date.now())
+  return secrets
 }
 
 /** Until `closing`: that the links end then is no news. */

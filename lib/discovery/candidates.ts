@@ -1,7 +1,7 @@
 import { ADDRESSES_MAX, BROKERS_MAX } from '../../protocol/constants.ts'
 
 const BACKOFF_FIRST_MS = 50
-const BACKOFF_MAX_MS = 2_000
+const BACKOFF_MAX_MS = 500
 /** An address of a broker that is linked by another of its addresses is looked at again this seldom. */
 const ALIAS_RETRY_MS = 30_000
 /** The longest name that DNS can hold. */

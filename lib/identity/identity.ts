@@ -3,7 +3,7 @@
  * Pure: files are read and written by `transport/identity-files.ts`. No error quotes the text, which may hold secrets;
  * for the same reason none keeps JSON's own error as its cause.
  */
-import type { Certificate } from '../../protocol/certificate.ts'
+import type { Certificate, ServiceKey } from '../../protocol/certificate.ts'
 import { isNodeName, isServiceName, isServicePattern } from '../../protocol/certificate.ts'
 import {
   KEY_BYTES,
@@ -15,6 +15,8 @@ import {
 } from '../../protocol/constants.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import { DAY_MS, openCertificate, signCertificate } from './certificate.ts'
+import { SERVICE_EPOCHS_KEPT, openServiceKey } from './service-key.ts'
+import type { ServiceEpoch, ServiceSecrets } from './service-key.ts'
 import type { KeyPair, Random } from './sodium.ts'
 import { SEED_BYTES, dhKeyPair, equal, signKeyPair, wipe } from './sodium.ts'
 
@@ -22,7 +24,8 @@ export const DAYS_DEFAULT = 365
 export const DAYS_MAX = 36_500
 const TEXT_VERSION = 1
 
-export type TextKind = 'identity' | 'authority' | 'net' | 'revocations'
+const KINDS = ['identity', 'authority', 'net', 'revocations', 'service'] as const
+export type TextKind = (typeof KINDS)[number]
 
 export interface Identity {
   name: string
@@ -172,10 +175,47 @@ export function parseRevocations(text: string): Uint8Array {
   return signed
 }
 
+export function formatServiceSecrets({ service, net, record, epochs }: ServiceSecrets): string {
+  return formatText('service', {
+    service,
+    net: base64url(net),
+    epochs: epochs.map(({ epoch, keyPair }) => ({ epoch, secret: base64url(keyPair.secretKey) })),
+    record: base64url(record),
+  })
+}
+
+/** Throws IDENTITY_MALFORMED, also when the secrets and the record do not belong together. */
+export function parseServiceSecrets(text: string): ServiceSecrets {
+  const fields = readText('service', text)
+  const service = fields.string('service')
+  const net = fields.bytes('net', KEY_BYTES)
+  const record = fields.bytes('record')
+  const epochs = fields.list('epochs').map((entry): ServiceEpoch => {
+    const secret = entry.bytes('secret', KEY_BYTES)
+    const keyPair = dhKeyPair(secret)
+    wipe(secret)
+    return { epoch: entry.number('epoch'), keyPair }
+  })
+  const key = serviceKeyOf(record, net)
+  if (key.service !== service) throw malformed('service', 'the field "service" is not the service in the record')
+  const [newest] = epochs
+  if (newest === undefined || epochs.length > SERVICE_EPOCHS_KEPT)
+    throw malformed(
+      'service',
+      `the field "epochs" has ${epochs.length} entries, 1 to ${SERVICE_EPOCHS_KEPT} are wanted`,
+    )
+  if (newest.epoch !== key.epoch || !equal(newest.keyPair.publicKey, key.key))
+    throw malformed('service', 'the first of "epochs" does not belong to the record')
+  if (epochs.some(({ epoch }, index) => epoch !== key.epoch - index))
+    throw malformed('service', 'the field "epochs" does not count down from the epoch of the record')
+  return { service, net, record, epochs }
+}
+
 /** What a text says that it is; throws IDENTITY_MALFORMED when it is none of ours. */
 export function kindOfText(text: string): TextKind {
-  const kind = parseObject('adaptnet', text)['adaptnet']
-  if (kind === 'identity' || kind === 'authority' || kind === 'net' || kind === 'revocations') return kind
+  const said = parseObject('adaptnet', text)['adaptnet']
+  const kind = KINDS.find((known) => known === said)
+  if (kind !== undefined) return kind
   throw malformed('adaptnet', 'the field "adaptnet" names no kind of file')
 }
 
@@ -183,6 +223,10 @@ interface Fields {
   string(field: string): string
   /** With exactly `length` bytes, or with at least one. */
   bytes(field: string, length?: number): Buffer
+  /** A positive integer. */
+  number(field: string): number
+  /** Objects with fields of their own. */
+  list(field: string): Fields[]
 }
 
 function readText(kind: TextKind, text: string): Fields {
@@ -191,6 +235,10 @@ function readText(kind: TextKind, text: string): Fields {
   if (said !== kind)
     throw malformed(kind, typeof said === 'string' ? 'it is of another kind' : 'the field "adaptnet" is missing')
   if (object['version'] !== TEXT_VERSION) throw malformed(kind, `the field "version" is not ${TEXT_VERSION}`)
+  return fieldsOf(kind, object)
+}
+
+function fieldsOf(kind: TextKind, object: Record<string, unknown>): Fields {
   const string = (field: string): string => {
     const value = object[field]
     if (typeof value !== 'string' || value === '')
@@ -206,7 +254,21 @@ function readText(kind: TextKind, text: string): Fields {
       throw malformed(kind, `the field "${field}" has ${decoded.length} bytes, ${length} are wanted`)
     return decoded
   }
-  return { string, bytes }
+  const number = (field: string): number => {
+    const value = object[field]
+    if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 1)
+      throw malformed(kind, `the field "${field}" is missing or not a positive integer`)
+    return value
+  }
+  const list = (field: string): Fields[] => {
+    const value = object[field]
+    if (!Array.isArray(value)) throw malformed(kind, `the field "${field}" is missing or not a list`)
+    return value.map((entry: unknown) => {
+      if (!isObject(entry)) throw malformed(kind, `the field "${field}" has an entry that is not an object`)
+      return fieldsOf(kind, entry)
+    })
+  }
+  return { string, bytes, number, list }
 }
 
 function parseObject(kind: TextKind | 'adaptnet', text: string): Record<string, unknown> {
@@ -216,24 +278,33 @@ function parseObject(kind: TextKind | 'adaptnet', text: string): Record<string, 
   } catch {
     throw malformed(kind, 'it is not JSON')
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw malformed(kind, 'it is not an object')
-  return value as Record<string, unknown>
+  if (!isObject(value)) throw malformed(kind, 'it is not an object')
+  return value
 }
 
-function formatText(kind: TextKind, fields: Record<string, string>): string {
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+function formatText(kind: TextKind, fields: Record<string, unknown>): string {
   return `${JSON.stringify({ adaptnet: kind, version: TEXT_VERSION, ...fields }, null, 2)}\n`
 }
 
 function certificateOf(bytes: Uint8Array, net: Uint8Array): Certificate {
+  return opened('identity', 'certificate', 'a certificate', () => openCertificate(bytes, net))
+}
+
+function serviceKeyOf(bytes: Uint8Array, net: Uint8Array): ServiceKey {
+  return opened('service', 'record', 'a service key', () => openServiceKey(bytes, net))
+}
+
+function opened<Body>(kind: TextKind, field: string, what: string, open: () => Body): Body {
   try {
-    return openCertificate(bytes, net)
+    return open()
   } catch (cause) {
-    const why = cause instanceof AdaptnetError && cause.code === 'CERTIFICATE_FOREIGN'
-    throw new AdaptnetError(
-      'IDENTITY_MALFORMED',
-      `not an identity text: the field "certificate" is not ${why ? 'signed by the authority in "net"' : 'a certificate'}`,
-      { cause },
-    )
+    const foreign = cause instanceof AdaptnetError && cause.code === 'CERTIFICATE_FOREIGN'
+    const why = foreign ? 'signed by the authority in "net"' : what
+    throw new AdaptnetError('IDENTITY_MALFORMED', `${notOf(kind)}: the field "${field}" is not ${why}`, { cause })
   }
 }
 
@@ -246,8 +317,11 @@ function base64url(bytes: Uint8Array): string {
 }
 
 function malformed(kind: string, why: string): AdaptnetError {
-  const article = /^[aeiou]/.test(kind) ? 'an' : 'a'
-  return new AdaptnetError('IDENTITY_MALFORMED', `not ${article} ${kind} text: ${why}`)
+  return new AdaptnetError('IDENTITY_MALFORMED', `${notOf(kind)}: ${why}`)
+}
+
+function notOf(kind: string): string {
+  return `not ${/^[aeiou]/.test(kind) ? 'an' : 'a'} ${kind} text`
 }
 
 function invalid(message: string): AdaptnetError {

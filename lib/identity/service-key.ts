@@ -66,15 +66,24 @@ export function nextServiceEpoch(
 }
 
 /**
- * The service key in `bytes`, if the authority of `net` signed it and it holds now.
- * @throws AdaptnetError CERTIFICATE_MALFORMED, CERTIFICATE_FOREIGN, CERTIFICATE_EXPIRED
+ * The service key in `bytes`, if the authority of `net` signed it, whatever its dates: for files.
+ * @throws AdaptnetError CERTIFICATE_MALFORMED, CERTIFICATE_FOREIGN
  */
-export function verifyServiceKey(bytes: Uint8Array, net: Uint8Array, nowMs: number): ServiceKey {
+export function openServiceKey(bytes: Uint8Array, net: Uint8Array): ServiceKey {
   const { body, signature } = decodeSigned(bytes)
   if (!verify(signature, Buffer.concat([SERVICE_KEY_CONTEXT, body]), net))
     throw new AdaptnetError('CERTIFICATE_FOREIGN', "the service key is not signed by this net's authority")
   const key = decodeServiceKey(body)
   if (!equal(key.net, net)) throw new AdaptnetError('CERTIFICATE_FOREIGN', 'the service key is of another net')
+  return key
+}
+
+/**
+ * The service key in `bytes`, if the authority of `net` signed it and it holds now.
+ * @throws AdaptnetError CERTIFICATE_MALFORMED, CERTIFICATE_FOREIGN, CERTIFICATE_EXPIRED
+ */
+export function verifyServiceKey(bytes: Uint8Array, net: Uint8Array, nowMs: number): ServiceKey {
+  const key = openServiceKey(bytes, net)
   if (nowMs < key.notBefore - CLOCK_TOLERANCE_MS || nowMs > key.notAfter + CLOCK_TOLERANCE_MS)
     throw new AdaptnetError(
       'CERTIFICATE_EXPIRED',

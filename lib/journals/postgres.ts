@@ -2,16 +2,20 @@
  * `adaptnet/journals/postgres`: a completion journal in a PostgreSQL database, shared by all workers of a service, on
  * whatever machine. Needs the package `postgres` and PostgreSQL 12 or later.
  */
-import type { Sql, TransactionSql } from 'postgres'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import { alreadyCompleted, checkClient, checkCompletion } from '../node/completion-journal.ts'
 import { checkCounter, checkKey, journalClosed } from '../node/completion-journal.ts'
 import type { Completion, CompletionJournal, CompletionKey, Found, JournalReport } from '../node/completion-journal.ts'
+import type { ServedRequest } from '../node/execution.ts'
 import { ENDED_KEPT_MS } from '../node/memory-journal.ts'
 import { nodeRuntime } from '../transport/node-runtime.ts'
 import { ABORT, BATCH, LAYOUT, statementsOf, tablesOf } from './postgres-statements.ts'
 import type { Statements } from './postgres-statements.ts'
+import { codeOf, connectionBroke, inTransaction } from './postgres-transaction.ts'
+import type { PostgresClient, PostgresTransaction } from './postgres-transaction.ts'
 import { RunsHere } from './runs-here.ts'
+
+export type { PostgresClient, PostgresTransaction } from './postgres-transaction.ts'
 
 const SCHEMA_DEFAULT = 'adaptnet'
 const ID_BYTES = 8
@@ -22,12 +26,8 @@ const PAUSE_MAX_MS = 1_000
 /** How often a request is looked up again that others mark and take back meanwhile. */
 const LOOKS_MAX = 10
 const DOUBTFUL_MAX = 16_384
+const QUERY_MS = 15_000
 
-/** A client made by `postgres(...)`, whatever types it has been taught. */
-// oxlint-disable-next-line typescript/no-explicit-any
-type Client = Sql<any>
-// oxlint-disable-next-line typescript/no-explicit-any
-type Transaction = TransactionSql<any>
 type Parameters = (string | number | Buffer)[]
 
 export interface PostgresJournalOptions {
@@ -49,7 +49,10 @@ export interface PostgresJournalOptions {
  * Opens the journal in the database of `sql`, which stays the caller's to end, after the journal.
  * @throws AdaptnetError INVALID_ARGUMENT; what `sql` throws
  */
-export async function openPostgresJournal(sql: Client, options: PostgresJournalOptions = {}): Promise<PostgresJournal> {
+export async function openPostgresJournal(
+  sql: PostgresClient,
+  options: PostgresJournalOptions = {},
+): Promise<PostgresJournal> {
   const schema = options.schema ?? SCHEMA_DEFAULT
   if (!/^[a-z_][a-z0-9_]{0,62}$/.test(schema))
     throw new AdaptnetError('INVALID_ARGUMENT', `a schema is 1 to 63 of a-z 0-9 _, not ${JSON.stringify(schema)}`)
@@ -68,7 +71,7 @@ export function postgresJournalTables(schema: string = SCHEMA_DEFAULT): string {
   return tablesOf(schema)
 }
 
-async function journalId(sql: Client, schema: string, statements: Statements): Promise<string> {
+async function journalId(sql: PostgresClient, schema: string, statements: Statements): Promise<string> {
   const [ready] = await sql.unsafe(statements.exists)
   if (ready?.['found'] !== true)
     await sql.begin(async (transaction) => {
@@ -107,17 +110,17 @@ interface Look {
  * const sql = postgres('postgres://...')
  * const journal = await openPostgresJournal(sql)
  * const deposit = (request: ServedRequest) =>
- *   sql.begin(async (transaction) => {
+ *   journal.transaction(request, async (transaction) => {
  *     await transaction`UPDATE account SET balance = balance + 1 WHERE name = 'anna'`
- *     await request.complete('done', transaction)
+ *     return 'done'
  *   })
  * await node.serve('deposit', deposit, { journal, transactional: true })
  * ```
  */
-export class PostgresJournal implements CompletionJournal<Transaction>, AsyncDisposable {
+export class PostgresJournal implements CompletionJournal<PostgresTransaction>, AsyncDisposable {
   readonly id: string
   readonly durable = true
-  readonly #sql: Client
+  readonly #sql: PostgresClient
   readonly #statements: Statements
   readonly #worker: string
   readonly #run: string
@@ -130,7 +133,7 @@ export class PostgresJournal implements CompletionJournal<Transaction>, AsyncDis
   #closed = false
 
   constructor(
-    sql: Client,
+    sql: PostgresClient,
     statements: Statements,
     self: { id: string; worker: string; run: string },
     options: PostgresJournalOptions,
@@ -187,10 +190,24 @@ export class PostgresJournal implements CompletionJournal<Transaction>, AsyncDis
   }
 
   /**
+   * Runs `action` in a transaction and completes `request` with what it returns; both hold together, or neither. It is
+   * safer than `sql.begin` with `request.complete`: when the connection breaks, `postgres` lets the callback go on outside
+   * of any transaction, and an effect could hold without its completion.
+   * @throws what `action` and `sql` throw; AdaptnetError ALREADY_EXISTS, INVALID_ARGUMENT, TOO_LARGE
+   */
+  async transaction(
+    request: Pick<ServedRequest, 'complete'>,
+    action: (transaction: PostgresTransaction) => Promise<Uint8Array | string>,
+  ): Promise<void> {
+    this.#expectOpen()
+    await inTransaction(this.#sql, async (transaction) => request.complete(await action(transaction), transaction))
+  }
+
+  /**
    * With a transaction of `sql.begin`, at any isolation level: the transaction is lost when this rejects, even if the error
    * is ignored. Without one, it goes on trying while the database cannot be reached.
    */
-  async complete(key: CompletionKey, completion: Completion, transaction?: Transaction): Promise<void> {
+  async complete(key: CompletionKey, completion: Completion, transaction?: PostgresTransaction): Promise<void> {
     this.#expectOpen()
     checkKey(key)
     checkCompletion(completion)
@@ -202,7 +219,7 @@ export class PostgresJournal implements CompletionJournal<Transaction>, AsyncDis
     }
   }
 
-  async #completeWithin(transaction: Transaction, key: CompletionKey, completion: Completion): Promise<void> {
+  async #completeWithin(transaction: PostgresTransaction, key: CompletionKey, completion: Completion): Promise<void> {
     if (typeof transaction !== 'function' || !('savepoint' in transaction))
       throw new AdaptnetError('INVALID_ARGUMENT', 'the transaction is not what `sql.begin` of `postgres` gives')
     const { complete, confirm } = this.#statements
@@ -301,7 +318,14 @@ export class PostgresJournal implements CompletionJournal<Transaction>, AsyncDis
 
   async #query<Row>(statement: string, parameters: Parameters): Promise<Row[] & { count: number }> {
     // Prepared, unless the client was made without: behind some poolers statements cannot be.
-    const rows = await this.#sql.unsafe(statement, parameters, { prepare: true })
+    const query = this.#sql.unsafe(statement, parameters, { prepare: true })
+    let timer: NodeJS.Timeout | undefined
+    // A client may lose a query with its connection and never say so.
+    const late = new Promise<never>((_, reject) => {
+      const error = Object.assign(new Error(`no answer in ${QUERY_MS} ms`), { code: 'CONNECT_TIMEOUT' })
+      timer = setTimeout(reject, QUERY_MS, error)
+    })
+    const rows = await Promise.race([query, late]).finally(() => clearTimeout(timer))
     return rows as unknown as Row[] & { count: number }
   }
 }
@@ -320,8 +344,7 @@ function isSame(seen: Look, { kind, payload }: Completion): boolean {
   return seen.own && seen.kind === kind && seen.payload !== null && payload.equals(seen.payload)
 }
 
-/** The connection broke, or the server starts, stops or had to choose between transactions: the same may work later. */
+/** The same may work later: the server cannot be reached, or had to choose between transactions. */
 function isPassing(error: unknown): boolean {
-  const code = error instanceof Error && 'code' in error ? String(error.code) : ''
-  return /^(?:CONNECTION_(?:CLOSED|DESTROYED)|CONNECT_TIMEOUT|E[A-Z]+|57P0[123]|08\w{3}|40001|40P01)$/.test(code)
+  return connectionBroke(error) || /^40(?:001|P01)$/.test(codeOf(error))
 }

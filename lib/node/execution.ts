@@ -40,7 +40,7 @@ export type Answer = Uint8Array | string | void
 /** Answers with bytes or text; what it throws goes to the caller as WORKER_ERROR. */
 export type Handler = (request: ServedRequest) => Answer | Promise<Answer>
 
-/** One request that runs or waits to run here. The answer goes by the link that the latest attempt came by. */
+/** One request that runs or waits to run here. The answer goes by each link that an attempt came by, the latest first. */
 export class Execution implements Due, ServedRequest {
   dueMs = 0
   previousDue: Due | null = null

@@ -24,8 +24,8 @@ export function failureOf(request: PendingRequest): AdaptnetError {
       `no answer after ${attempts} attempts, and a worker may have run it${said}`,
       details,
     )
-  if (attempts === 0 && rejection?.code === 'SEAL_REQUIRED')
-    return new AdaptnetError('SEAL_REQUIRED', rejection.message, details)
+  if (attempts === 0 && (rejection?.code === 'SEAL_REQUIRED' || rejection?.code === 'TOO_LARGE'))
+    return new AdaptnetError(rejection.code, rejection.message, details)
   if (attempts === 0) return new AdaptnetError('NOT_SENT', `no broker could take it${said}`, details)
   if (rejection === null) return new AdaptnetError('NOT_SENT', `${attempts} attempts never left this node`, details)
   return new AdaptnetError(honest(rejection.code), rejection.message || ErrorTable[rejection.code].meaning, details)

@@ -18,7 +18,7 @@ import type { Handler } from './execution.ts'
 import { MemoryJournal } from './memory-journal.ts'
 import type { NodeLink, NodeLinkOwner } from './node-link.ts'
 import { checkService, planRequest, planServe } from './options.ts'
-import type { RequestOptions, Seal, ServeOptions } from './options.ts'
+import type { RequestOptions, RequestPlan, Seal, ServeOptions } from './options.ts'
 import { PendingRequest } from './pending-request.ts'
 import type { Reply } from './pending-request.ts'
 import { Registrations } from './registrations.ts'
@@ -310,18 +310,20 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
     this.#registrations.end(service)
   }
 
-  /** Which journals the workers of a service keep, from whichever broker answers. */
+  /** Which journals the workers of a service keep: from the first broker at which there are any, of all that are linked. */
   async #askJournals(service: string): Promise<string[]> {
-    const { promise, request } = this.#requests.call(
-      '$broker.journals',
-      Buffer.from(service),
-      planRequest(undefined),
-      this.#runtime.now(),
-    )
-    this.#wakeFor(request)
-    const { payload } = await promise
-    const rows = JSON.parse(payload.toString()) as { journal: string }[]
-    return rows.map(({ journal }) => journal)
+    const asked: string[] = []
+    for (let broker: string | null = null; ;) {
+      const plan: RequestPlan = { ...planRequest(undefined), broker }
+      const call = this.#requests.call('$broker.journals', Buffer.from(service), plan, this.#runtime.now())
+      this.#wakeFor(call.request)
+      const reply = await call.promise
+      const rows = JSON.parse(reply.payload.toString()) as { journal: string }[]
+      if (rows.length > 0) return rows.map(({ journal }) => journal)
+      asked.push(reply.broker, broker ?? '')
+      broker = this.#links.list.find((link) => link.usable && !asked.includes(link.address))?.address ?? null
+      if (broker === null) return []
+    }
   }
 
   #historyOf(sink: HistorySink | undefined): ((event: HistoryEvent) => void) | null {

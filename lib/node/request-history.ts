@@ -23,6 +23,7 @@ export class RequestHistory {
       delivery: request.plan.delivery,
       payload: hashOf(request.payload),
       deadlineMs: request.plan.deadlineMs,
+      retries: request.plan.retries,
     })
   }
 

@@ -1,4 +1,4 @@
-import { FrameType, RETRY_COUNT_MAX } from '../../protocol/constants.ts'
+import { FrameType, PAYLOAD_BYTES_MAX, RETRY_COUNT_MAX } from '../../protocol/constants.ts'
 import { counterAt } from '../../protocol/envelope.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import type { HistoryEvent } from '../history.ts'
@@ -25,6 +25,11 @@ const BACKOFF_FIRST_MS = 20
 const BACKOFF_MAX_MS = 1_000
 /** How long a retry that the budget does not allow waits before it asks again. */
 const BUDGET_WAIT_MS = 50
+const TOO_LARGE_SEALED: Rejection = {
+  code: 'TOO_LARGE',
+  message: `sealed, the payload exceeds ${PAYLOAD_BYTES_MAX} bytes`,
+  retryAfterMs: 0,
+}
 /** A second attempt is never sent earlier than this beside the first. */
 const HEDGE_FLOOR_MS = 20
 
@@ -137,6 +142,7 @@ export class Requests {
     }
     const { seals, seal, writer } = this.#options
     if (!sealRequest(request, seals, plan.seal ?? seal, writer)) return this.#waitForSeal(request)
+    if (request.wire.length > PAYLOAD_BYTES_MAX) return this.#fail(request, TOO_LARGE_SEALED)
     if (request.owesRetry && !budget.spend(nowMs)) return this.#waitForBudget(request, nowMs)
     request.owesRetry = false
     link.probe(request.service.name, nowMs)
@@ -352,8 +358,10 @@ export class Requests {
       return this.#forged(request, link, error, nowMs)
     }
     link.served(request.service.name)
-    if (answer.kind !== ReplyKind.REPLY)
+    if (answer.kind !== ReplyKind.REPLY) {
+      this.#keptBy(link, frame)
       return this.#fail(request, { code: 'WORKER_ERROR', message: answer.payload.toString(), retryAfterMs: 0 })
+    }
     if (request.link === link) {
       link.answered(nowMs - request.sentMs)
       request.service.latency.add(nowMs - request.sentMs)

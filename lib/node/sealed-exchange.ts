@@ -14,10 +14,13 @@ export interface OpenedAnswer {
   payload: Buffer
 }
 
-/** Seals the payload, once for all attempts. False when it must be sealed and no key of the service is known yet. */
+/**
+ * Seals the payload, once for all attempts; what may have run unsealed stays so, because its answer is. False when it must
+ * be sealed and no key of the service is known yet.
+ */
 export function sealRequest(request: PendingRequest, seals: Seals, wanted: Seal, writer: AttemptWriter): boolean {
   const { service } = request
-  if (request.seal !== null || service.name.startsWith('$')) return true
+  if (request.seal !== null || request.mayHaveReached || service.name.startsWith('$')) return true
   const seal = wanted === 'never' ? null : seals.of(service.name)
   if (seal === null) return wanted !== 'required'
   const id = writer.idBytes(request.counter)

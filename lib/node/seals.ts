@@ -2,6 +2,7 @@ import { SERVICE_KEYS_MAX } from '../../protocol/constants.ts'
 import { decodeServiceKey, decodeSigned } from '../../protocol/certificate.ts'
 import type { ServiceKey } from '../../protocol/certificate.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
+import { CLOCK_TOLERANCE_MS } from '../identity/certificate.ts'
 import { ClientSeal } from '../identity/sealing.ts'
 import { verifyServiceKey } from '../identity/service-key.ts'
 import type { Random } from '../identity/sodium.ts'
@@ -23,8 +24,9 @@ export interface SealsOptions {
 }
 
 /**
- * The keys of services as a client knows them. Records come from brokers, which are not trusted: the authority's signature
- * is judged when a record is first used. A lower epoch never replaces a higher one.
+ * The keys of services as a client knows them. Records come from brokers, which are not trusted: none is kept before the
+ * authority's signature is judged, so that a broker that makes one up takes no place of a true one. A lower epoch never
+ * replaces a higher one.
  */
 export class Seals {
   readonly #options: SealsOptions
@@ -41,8 +43,7 @@ export class Seals {
       if (claimed === null) continue
       const known = this.#known.get(claimed.service)
       if (known !== undefined && known.epoch >= claimed.epoch) continue
-      // A claim may be forged: it replaces another only when its signature holds.
-      if (known !== undefined && !this.#holds(record, claimed.service)) continue
+      if (!this.#holds(record, claimed.service)) continue
       if (known === undefined && this.#known.size >= SERVICES_MAX) continue
       this.#known.set(claimed.service, { epoch: claimed.epoch, record, seal: null, key: null })
     }
@@ -53,7 +54,7 @@ export class Seals {
     const known = this.#known.get(service)
     if (known === undefined) return null
     const nowMs = this.#options.wallClock()
-    if (known.key !== null && nowMs <= known.key.notAfter) return known.seal
+    if (known.key !== null && nowMs <= known.key.notAfter + CLOCK_TOLERANCE_MS) return known.seal
     try {
       known.key = verifyServiceKey(known.record, this.#options.net, nowMs)
     } catch (error) {

@@ -1,4 +1,11 @@
-import { DeliveryNumber, FrameFlag, FrameType, ID_BYTES, TIME_TO_LIVE_MS_MAX } from '../../protocol/constants.ts'
+import {
+  DeliveryNumber,
+  FrameFlag,
+  FrameType,
+  ID_BYTES,
+  PAYLOAD_BYTES_MAX,
+  TIME_TO_LIVE_MS_MAX,
+} from '../../protocol/constants.ts'
 import { decodeReject, encodeReject } from '../../protocol/control.ts'
 import { EnvelopeEnd, counterAt } from '../../protocol/envelope.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
@@ -6,7 +13,7 @@ import type { ErrorCode } from '../../protocol/errors.ts'
 import type { Route } from '../../protocol/route.ts'
 import { hashOf } from '../history.ts'
 import type { HistoryEvent } from '../history.ts'
-import { ReplyKind } from '../identity/sealing.ts'
+import { REPLY_SEAL_BYTES, ReplyKind } from '../identity/sealing.ts'
 import type { WorkerSeal } from '../identity/sealing.ts'
 import type { ServiceSecrets } from '../identity/service-key.ts'
 import type { Random } from '../identity/sodium.ts'
@@ -235,7 +242,8 @@ export class Worker {
     if (!exactly && last !== null && last.isNamed(bytes, route.receiverStart, route.receiverEnd)) return last
     const [name = '', pin] = bytes.toString('latin1', route.receiverStart, route.receiverEnd).split(PIN)
     const served = this.services.get(name)
-    if (served === undefined || (exactly && pin !== served.journal.id)) return null
+    // A receiver with a journal is of an exactly-once request: a broker that says otherwise would have it run twice.
+    if (served === undefined || pin !== (exactly ? served.journal.id : undefined)) return null
     this.#lastServed = served
     return served
   }
@@ -427,6 +435,9 @@ function sealedAnswer(execution: Execution, type: number, payload: Buffer): Answ
     if (code !== 'WORKER_ERROR') return { type, flags: 0, payload }
     kind = ReplyKind.ERROR
     plain = Buffer.from(message)
+  } else if (payload.length + REPLY_SEAL_BYTES > PAYLOAD_BYTES_MAX) {
+    kind = ReplyKind.ERROR
+    plain = Buffer.from(`sealed, the reply exceeds ${PAYLOAD_BYTES_MAX} bytes`)
   }
   const { seal, id, receiver } = execution.seal
   const sealed = seal.seal(kind, plain, id, execution.session.destination.bytes, receiver)

@@ -13,11 +13,14 @@ import {
   formatIdentity,
   formatNet,
   formatRevocations,
+  formatServiceSecrets,
   parseAuthority,
   parseIdentity,
   parseNet,
   parseRevocations,
+  parseServiceSecrets,
 } from '../identity/identity.ts'
+import type { ServiceSecrets } from '../identity/service-key.ts'
 import { sodiumRandom } from '../identity/sodium.ts'
 
 const KIB = 1024
@@ -54,6 +57,11 @@ export async function readRevocations(path: string): Promise<Uint8Array> {
   return parsed(path, (await readBounded(path, REVOCATIONS_FILE_BYTES_MAX)).text, parseRevocations)
 }
 
+/** A service's keys, for `serve`. */
+export async function readServiceSecrets(path: string): Promise<ServiceSecrets> {
+  return parsed(path, await readSecret(path), parseServiceSecrets)
+}
+
 /** Any of these files, exposed or not: to tell a person about it, never to use it. */
 export function readForDisplay(path: string): Promise<Read> {
   return readBounded(path, REVOCATIONS_FILE_BYTES_MAX)
@@ -75,6 +83,33 @@ export async function writeNet(path: string, net: Uint8Array): Promise<void> {
 export async function writeRevocations(path: string, signed: Uint8Array): Promise<void> {
   const temporary = `${path}.${sodiumRandom(4).toString('hex')}.new`
   await create(temporary, formatRevocations(signed), PUBLIC_MODE)
+  await putInPlace(temporary, path)
+}
+
+/**
+ * Writes a service's next epoch, in one step and only over the secrets that it follows (null: over none): of two who
+ * make an epoch at the same time, one fails with ALREADY_EXISTS, and no secret that somebody may have is lost.
+ */
+export async function writeServiceSecrets(
+  path: string,
+  secrets: ServiceSecrets,
+  earlier: ServiceSecrets | null,
+): Promise<void> {
+  // One name for all who write: whoever has made this file is alone until it is in its place.
+  const temporary = `${path}.new`
+  await create(temporary, formatServiceSecrets(secrets), SECRET_MODE)
+  try {
+    if (earlier === null) await expectAbsent(path)
+    else if (formatServiceSecrets(await readServiceSecrets(path)) !== formatServiceSecrets(earlier))
+      throw new AdaptnetError('ALREADY_EXISTS', `${path} has been changed meanwhile, and is not overwritten`)
+  } catch (error) {
+    await rm(temporary, { force: true })
+    throw error
+  }
+  await putInPlace(temporary, path)
+}
+
+async function putInPlace(temporary: string, path: string): Promise<void> {
   try {
     await rename(temporary, path)
   } catch (cause) {

@@ -1,4 +1,4 @@
-/** Vectors of the bodies of control frames and of the Hello (SPEC 4.3, 4.6, 6.1, 6.4, 7.1). */
+/** Vectors of the bodies of control frames and of the Hello (SPEC 4.3, 4.6, 6.1, 6.4, 7.1, 7.3). */
 import { avroText, body, hex, join0, varint } from './independent-codec.ts'
 import type { BodyName } from './independent-codec.ts'
 import { VectorList } from './vector.ts'
@@ -19,9 +19,11 @@ export function controlVectors(): VectorFile {
       list.invalid(`${comment}; half of it`, bytes.subarray(0, bytes.length >> 1), code, { schema, spec })
     list.invalid(`${comment}; the last byte missing`, bytes.subarray(0, -1), code, { schema, spec })
   }
-  valid('register', 'REGISTER', { service: 'sha256', concurrency: 64, journal: '' }, '6.1')
-  valid('register', 'UNREGISTER', { service: 'sha256', concurrency: 0, journal: '' }, '6.1')
-  valid('register', 'REGISTER with a journal', { service: 'pay', concurrency: 1, journal: 'db1' }, '6.1')
+  valid('register', 'REGISTER', { service: 'sha256', concurrency: 64, journal: '', serviceKey: '' }, '6.1')
+  valid('register', 'UNREGISTER', { service: 'sha256', concurrency: 0, journal: '', serviceKey: '' }, '6.1')
+  const pay = { service: 'pay', concurrency: 1, journal: 'db1', serviceKey: '' }
+  valid('register', 'REGISTER with a journal', pay, '6.1')
+  valid('register', 'REGISTER with a service key', { ...pay, serviceKey: 'c0ffee' }, '6.1')
   valid('registered', 'REGISTERED: served', { service: 'sha256', code: 0, message: '' }, '6.1')
   valid('registered', 'REGISTERED: not permitted', { service: 'x.y-z_1', code: 67, message: 'not named' }, '6.1')
   valid('reject', 'REJECT NO_WORKER', { code: 64, retryAfter: 0, message: 'nobody serves it here' }, '6.4')
@@ -29,6 +31,8 @@ export function controlVectors(): VectorFile {
   valid('reject', 'REJECT WORKER_ERROR', { code: 70, retryAfter: 0, message: 'ä€😀' }, '6.4')
   valid('farewell', 'GO_AWAY DRAINING', { code: 19, message: '' }, '4.6')
   valid('farewell', 'CLOSE SENDER_SPOOFED', { code: 15, message: 'the sender is not alice/01020304' }, '4.6')
+  valid('service-keys', 'SERVICE_KEYS: none', { keys: [] }, '7.3')
+  valid('service-keys', 'SERVICE_KEYS: two', { keys: ['c0ffee', '00'] }, '7.3')
   const broker = { name: 'broker-1', instance: 'a1a2a3a4', state: 1, addresses: [ADDRESS] }
   valid('brokers', 'BROKERS: alone', { brokers: [broker] }, '7.1')
   valid(
@@ -72,6 +76,7 @@ export function controlVectors(): VectorFile {
   ] as const) {
     frame(`${what} brokers announced`, 'brokers', '7.1', varint(count))
     frame(`${what} brokers announced, and some bytes`, 'brokers', '7.1', join0(varint(count), Buffer.alloc(64)))
+    frame(`${what} service keys announced`, 'service-keys', '7.3', join0(varint(count), Buffer.alloc(64)))
     frame(`${what} addresses announced`, 'hello', '4.3', join0(helloHead, varint(count), Buffer.alloc(64)))
   }
   frame(
@@ -84,6 +89,7 @@ export function controlVectors(): VectorFile {
   frame('a service of length 2^31', 'register', '6.1', join0(varint(2n ** 31n), varint(1)))
   frame('a service that runs over the end', 'register', '6.1', join0(varint(10), Buffer.from('abc')))
   frame('a message that runs over the end', 'reject', '6.4', join0(varint(64), varint(0), varint(2n ** 40n)))
+  frame('a service key that runs over the end', 'service-keys', '7.3', join0(varint(1), varint(2n ** 40n)))
   frame('a certificate that runs over the end', 'hello', '4.3', join0(helloHead, varint(0), varint(2n ** 40n)))
   list.valid(
     'brokers in a block with its size',
@@ -109,14 +115,28 @@ function broken(broker: { name: string; instance: string; state: number }): Buff
   )
 }
 
+const BYTES: ReadonlySet<string> = new Set([
+  'instance',
+  'certificate',
+  'net',
+  'linkKey',
+  'signKey',
+  'body',
+  'signature',
+  'serviceKey',
+  'key',
+  'keys',
+])
+
 /** The same value with bytes where the schema wants them. */
 export function unhexed(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(unhexed)
   if (typeof value !== 'object' || value === null) return value
   return Object.fromEntries(
     Object.entries(value).map(([name, field]) => {
-      const isBytes = ['instance', 'certificate', 'net', 'linkKey', 'signKey', 'body', 'signature'].includes(name)
-      return [name, isBytes && typeof field === 'string' ? Buffer.from(field, 'hex') : unhexed(field)]
+      if (!BYTES.has(name)) return [name, unhexed(field)]
+      if (Array.isArray(field)) return [name, field.map((item) => Buffer.from(item as string, 'hex'))]
+      return [name, typeof field === 'string' ? Buffer.from(field, 'hex') : unhexed(field)]
     }),
   )
 }

@@ -1,8 +1,9 @@
-/** Vectors of certificates and revocation lists (SPEC 5.1 to 5.3). */
+/** Vectors of certificates, revocation lists and service keys (SPEC 5.1 to 5.3, 5.6). */
 import { unhexed } from './bodies.ts'
 import {
   CERTIFICATE_CONTEXT,
   REVOCATIONS_CONTEXT,
+  SERVICE_KEY_CONTEXT,
   body,
   hex,
   join0,
@@ -64,6 +65,80 @@ export function signedRevocations(
   seed: Uint8Array = AUTHORITY_SEED,
 ): Buffer {
   return signed(REVOCATIONS_CONTEXT, body('revocations', { net, version, entries }), seed)
+}
+
+export interface ServiceKeyFields {
+  net: string
+  service: string
+  epoch: number
+  key: string
+  notBefore: number
+  notAfter: number
+}
+
+export function serviceKeyFields(change: Partial<ServiceKeyFields> = {}): ServiceKeyFields {
+  const service = change.service ?? 'pay'
+  const epoch = change.epoch ?? 2
+  const key = hex(publicKey('x25519', serviceSecretOf(service, epoch)))
+  return { net: hex(NET), service, epoch, key, notBefore: NOW_MS - DAY, notAfter: NOW_MS + DAY, ...change }
+}
+
+export const serviceSecretOf = (service: string, epoch: number): Buffer =>
+  secretOf(`key of service ${service}, epoch ${epoch}`)
+
+export function signedServiceKey(fields: ServiceKeyFields, seed: Uint8Array = AUTHORITY_SEED): Buffer {
+  return signed(SERVICE_KEY_CONTEXT, body('service-key', unhexed(fields) as object), seed)
+}
+
+/** `certificate`: one that is good, to be taken for a service key. */
+function addServiceKeys(list: VectorList, certificate: Buffer): void {
+  const kind = { kind: 'service-key', spec: '5.6', nowMs: NOW_MS }
+  const fields = serviceKeyFields()
+  const good = signedServiceKey(fields)
+  const valid = (comment: string, change: Partial<ServiceKeyFields>, nowMs = NOW_MS): void => {
+    const value = serviceKeyFields(change)
+    list.valid(comment, signedServiceKey(value), value, { ...kind, nowMs })
+  }
+  valid('a service key', {})
+  valid('the first epoch', { epoch: 1 })
+  valid('the last epoch there is', { epoch: 2 ** 31 - 1 })
+  valid('the longest name of a service', { service: 'S'.repeat(128) })
+  valid('a service key in its first moment, clocks differing', {}, fields.notBefore - TOLERANCE)
+  valid('a service key in its last moment, clocks differing', {}, fields.notAfter + TOLERANCE)
+  const invalid = (comment: string, bytes: Uint8Array, code: string, nowMs = NOW_MS): void =>
+    list.invalid(comment, bytes, code, { ...kind, nowMs })
+  for (const [comment, change] of [
+    ['epoch 0', { epoch: 0 }],
+    ['a negative epoch', { epoch: -1 }],
+    ['a service key of no service', { service: '' }],
+    ['a service key of a pattern', { service: 'pay*' }],
+    ['a service key of a reserved service', { service: '$broker.status' }],
+    ['a service key of a service and a journal', { service: 'pay#db1' }],
+    ['a service key of a name that is too long', { service: 'S'.repeat(129) }],
+  ] as const)
+    invalid(comment, signedServiceKey(serviceKeyFields(change)), 'CERTIFICATE_MALFORMED')
+  invalid('a service key: the last byte missing', good.subarray(0, -1), 'CERTIFICATE_MALFORMED')
+  invalid('a service key: a byte behind it', join0(good, Buffer.of(0)), 'CERTIFICATE_MALFORMED')
+  const content = body('service-key', unhexed(fields) as object)
+  invalid(
+    'a service key: a byte behind the body, signed with it',
+    signed(SERVICE_KEY_CONTEXT, join0(content, Buffer.of(0)), AUTHORITY_SEED),
+    'CERTIFICATE_MALFORMED',
+  )
+  invalid('a service key of another authority', signedServiceKey(fields, FOREIGN_SEED), 'CERTIFICATE_FOREIGN')
+  const net = hex(publicKey('ed25519', FOREIGN_SEED))
+  invalid('a service key of another net', signedServiceKey({ ...fields, net }), 'CERTIFICATE_FOREIGN')
+  invalid(
+    'a service key signed in the context of certificates',
+    signed(CERTIFICATE_CONTEXT, content, AUTHORITY_SEED),
+    'CERTIFICATE_FOREIGN',
+  )
+  invalid('a certificate given as a service key', certificate, 'CERTIFICATE_FOREIGN')
+  const flipped = Buffer.from(good)
+  flipped[60] = (flipped[60] as number) ^ 1
+  invalid('a service key: a bit flipped', flipped, 'CERTIFICATE_FOREIGN')
+  invalid('a service key: not yet', good, 'CERTIFICATE_EXPIRED', fields.notBefore - TOLERANCE - 1)
+  invalid('a service key: no more', good, 'CERTIFICATE_EXPIRED', fields.notAfter + TOLERANCE + 1)
 }
 
 /** The same signature with the group's order added to its second half: equal in the group, refused by RFC 8032. */
@@ -191,9 +266,10 @@ export function certificateVectors(): VectorFile {
     'FRAME_MALFORMED',
     kind,
   )
+  addServiceKeys(list, good)
   return {
     comment:
-      'Signed certificates and lists. "net" is the authority that the reader trusts. A certificate is judged at "nowMs", ' +
+      'Signed certificates, lists and service keys. "net" is the authority that the reader trusts. A certificate is judged at "nowMs", ' +
       'with the list in "revocations" if there is one, against the static key in "linkKey" and the role in "role" if given.',
     authoritySeed: hex(AUTHORITY_SEED),
     foreignSeed: hex(FOREIGN_SEED),

@@ -211,7 +211,7 @@ export function frameVectors(): VectorFile {
     })),
   })
   const control = (type: number, name: BodyName, value: object): FrameParts => ({ type, payload: body(name, value) })
-  const register = control(16, 'register', { service: 'sha256', concurrency: 64, journal: '' })
+  const register = control(16, 'register', { service: 'sha256', concurrency: 64, journal: '', serviceKey: NOTHING })
   for (const mode of [PLAIN, NOISE]) {
     list.valid('a request', frame(request), told(request), mode)
     list.valid('a request without a payload', frame({ type: 1, envelope }), told({ type: 1, envelope }), mode)
@@ -292,7 +292,7 @@ export function frameVectors(): VectorFile {
   list.invalid('envelope of 65535', header(1, 0xffff, 0), 'FRAME_TOO_LARGE', PLAIN)
   list.invalid('payload of a request: the limit and one', header(1, 0, LIMIT.payload + 1), 'FRAME_TOO_LARGE', PLAIN)
   list.invalid('payload of a reply: the limit and one', header(2, 0, LIMIT.payload + 1), 'FRAME_TOO_LARGE', PLAIN)
-  for (const type of [3, 4, 5, 16, 33, 48, 200])
+  for (const type of [3, 4, 5, 16, 33, 48, 51, 200])
     list.invalid(
       `body of type ${type}: the limit and one`,
       header(type, 0, LIMIT.control + 1),

@@ -11,6 +11,7 @@ import { envelopeVectors } from './envelopes.ts'
 import { boxVectors, frameVectors, handshakeMessageVectors, preambleVectors, recordVectors } from './formats.ts'
 import { handshakeVectors } from './handshakes.ts'
 import { root } from './independent-codec.ts'
+import { sealVectors } from './seals.ts'
 import { withSession } from './session.ts'
 import type { VectorFile } from './vector.ts'
 
@@ -23,6 +24,7 @@ const FILES: Readonly<Record<string, () => VectorFile>> = {
   envelope: envelopeVectors,
   control: controlVectors,
   certificate: certificateVectors,
+  seal: sealVectors,
   handshake: handshakeVectors,
 }
 

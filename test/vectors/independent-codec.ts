@@ -62,6 +62,8 @@ export type BodyName =
   | 'certificate'
   | 'revocations'
   | 'signed'
+  | 'service-key'
+  | 'service-keys'
   | 'register'
   | 'registered'
   | 'reject'
@@ -107,10 +109,51 @@ export function sealedRecord(key: Uint8Array, number: number, frames: Uint8Array
 export function box(key: Uint8Array, nonce: number, ad: Uint8Array, plaintext: Uint8Array): Buffer {
   const nonceBytes = Buffer.alloc(12)
   nonceBytes.writeBigUInt64LE(BigInt(nonce), 4)
-  const cipher = createCipheriv('chacha20-poly1305', key, nonceBytes, { authTagLength: 16 })
+  return chachaPoly(key, nonceBytes, ad, plaintext)
+}
+
+function chachaPoly(key: Uint8Array, nonce: Uint8Array, ad: Uint8Array, plaintext: Uint8Array): Buffer {
+  const cipher = createCipheriv('chacha20-poly1305', key, nonce, { authTagLength: 16 })
   cipher.setAAD(ad, { plaintextLength: plaintext.length })
   return join0(cipher.update(plaintext), cipher.final(), cipher.getAuthTag())
 }
+
+/** XChaCha20-Poly1305, which node:crypto does not have: a key of its own from the first 16 bytes of the nonce. */
+export function xbox(key: Uint8Array, nonce: Uint8Array, ad: Uint8Array, plaintext: Uint8Array): Buffer {
+  const subkey = hchacha20(key, nonce.subarray(0, 16))
+  return chachaPoly(subkey, join0(Buffer.alloc(4), nonce.subarray(16, 24)), ad, plaintext)
+}
+
+/** The rounds of ChaCha20 (RFC 8439, 2.3) over key and 16 bytes, without the addition at their end. */
+export function hchacha20(key: Uint8Array, input: Uint8Array): Buffer {
+  const block = join0(Buffer.from('expand 32-byte k'), key, input)
+  const state = Uint32Array.from({ length: 16 }, (_, index) => block.readUInt32LE(4 * index))
+  const at = (index: number): number => state[index] as number
+  const addAndTurn = (target: number, other: number, turned: number, bits: number): void => {
+    state[target] = at(target) + at(other)
+    const mixed = at(turned) ^ at(target)
+    state[turned] = (mixed << bits) | (mixed >>> (32 - bits))
+  }
+  const quarter = (a: number, b: number, c: number, d: number): void => {
+    addAndTurn(a, b, d, 16)
+    addAndTurn(c, d, b, 12)
+    addAndTurn(a, b, d, 8)
+    addAndTurn(c, d, b, 7)
+  }
+  for (let round = 0; round < 10; round++) {
+    for (let column = 0; column < 4; column++) quarter(column, 4 + column, 8 + column, 12 + column)
+    for (let column = 0; column < 4; column++)
+      quarter(column, 4 + ((column + 1) % 4), 8 + ((column + 2) % 4), 12 + ((column + 3) % 4))
+  }
+  const output = Buffer.alloc(32)
+  for (const [place, index] of [0, 1, 2, 3, 12, 13, 14, 15].entries()) output.writeUInt32LE(at(index), 4 * place)
+  return output
+}
+
+export const blake2b = (...parts: Uint8Array[]): Buffer =>
+  createHash('blake2b512')
+    .update(join0(...parts))
+    .digest()
 
 const PKCS8 = { x25519: '302e020100300506032b656e04220420', ed25519: '302e020100300506032b657004220420' }
 const SPKI_X25519 = '302a300506032b656e032100'
@@ -127,7 +170,7 @@ export function publicKey(kind: keyof typeof PKCS8, secret: Uint8Array): Buffer 
 export const sign = (seed: Uint8Array, message: Uint8Array): Buffer =>
   signWith(null, message, privateKey('ed25519', seed))
 
-function dh(secret: Uint8Array, remote: Uint8Array): Buffer {
+export function dh(secret: Uint8Array, remote: Uint8Array): Buffer {
   const remoteKey = createPublicKey({ key: join0(unhex(SPKI_X25519), remote), format: 'der', type: 'spki' })
   return diffieHellman({ privateKey: privateKey('x25519', secret), publicKey: remoteKey })
 }
@@ -137,7 +180,7 @@ const hmac = (key: Uint8Array, ...parts: Uint8Array[]): Buffer =>
     .update(join0(...parts))
     .digest()
 
-function hkdf(chainingKey: Uint8Array, material: Uint8Array): [Buffer, Buffer] {
+export function hkdf(chainingKey: Uint8Array, material: Uint8Array): [Buffer, Buffer] {
   const temporary = hmac(chainingKey, material)
   const first = hmac(temporary, Buffer.of(1))
   return [first, hmac(temporary, first, Buffer.of(2))]
@@ -218,6 +261,7 @@ export const handshakeMessage = (kind: number, content: Uint8Array): Buffer =>
 
 export const CERTIFICATE_CONTEXT: Buffer = Buffer.from('adaptnet certificate 1\0')
 export const REVOCATIONS_CONTEXT: Buffer = Buffer.from('adaptnet revocations 1\0')
+export const SERVICE_KEY_CONTEXT: Buffer = Buffer.from('adaptnet service key 1\0')
 
 export function signed(context: Uint8Array, content: Uint8Array, authoritySeed: Uint8Array): Buffer {
   return body('signed', { body: content, signature: sign(authoritySeed, join0(context, content)) })
