@@ -80,7 +80,11 @@ class Laboratory {
   }
 
   #run(args: readonly string[], ms: number): Promise<Ran> {
-    const child = spawn(process.execPath, args, { cwd: this.folder, stdio: ['ignore', 'pipe', 'pipe'] })
+    const child = spawn(process.execPath, args, {
+      cwd: this.folder,
+      env: { ...process.env, TAP_TIMEOUT: String(TEST_MS_MAX / 1_000) },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    })
     let output = ''
     const keep = (bytes: Buffer): void => {
       if (output.length < OUTPUT_MAX) output += bytes.toString()

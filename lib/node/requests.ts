@@ -423,6 +423,11 @@ export class Requests {
       case 'DRAINING':
       case 'NOT_STARTED':
         return this.#tryNextBroker(request, link, nowMs)
+      case 'SEAL_REQUIRED':
+        // It was sealed when it left here: a broker made it look otherwise.
+        if (request.seal === null) return this.#fail(request)
+        request.avoid = [...request.avoid, link]
+        return this.#retry(request, nowMs, 0)
       case 'REQUEST_FORGED':
         request.avoid = [...request.avoid, link]
         return this.#retry(request, nowMs, 0)

@@ -93,12 +93,12 @@ export class Network {
 
   /** Resets every connection between two hosts: both ends see it lost, and what is on its way is gone. */
   reset(one: string, other: string): void {
-    for (const stream of [...(this.#hosts.get(one)?.streams ?? [])]) if (stream.peerHost === other) stream.reset()
+    for (const stream of Array.from(this.#hosts.get(one)?.streams ?? [])) if (stream.peerHost === other) stream.reset()
   }
 
   /** Something on the way forgets the connections: `one` is told, the other hears nothing more. */
   forget(one: string, other: string): void {
-    for (const stream of [...(this.#hosts.get(one)?.streams ?? [])]) if (stream.peerHost === other) stream.forget()
+    for (const stream of Array.from(this.#hosts.get(one)?.streams ?? [])) if (stream.peerHost === other) stream.forget()
   }
 
   /** Opens a connection as TCP does: the system accepts, whatever the process does. */

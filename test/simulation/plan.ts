@@ -87,15 +87,15 @@ const STALLING: ReadonlySet<FaultKind> = new Set(['block', 'cut', 'stop', 'slow'
 
 export function planOf(seed: number): Plan {
   const chance = new Chance(seed, 1)
-  const gentle = chance.yes(0.06)
+  const gentle = chance.yes(0.12)
   const brokers = names('broker', chance.int(2, 3))
   const services = planServices(chance, gentle)
   const workers = planWorkers(chance, services, gentle)
   const clients = names('client', chance.int(2, 3)).map((host) => planClient(chance, host, gentle))
   const network = planNetwork(chance, gentle)
-  const activeMs = gentle ? chance.between(2_000, 6_000) : chance.logarithmic(800, 3_000)
+  const activeMs = gentle ? chance.between(2_000, 5_000) : chance.logarithmic(800, 3_000)
   const hosts = { brokers, workers: workers.map(({ host }) => host), clients: clients.map(({ host }) => host) }
-  const faults = gentle ? planDrains(chance, hosts, activeMs) : planFaults(chance, hosts, activeMs)
+  const faults = gentle ? planDrains(chance, hosts, activeMs) : planFaults(chance, hosts, activeMs, network)
   const stalls = faults.some(({ kind }) => STALLING.has(kind)) || network.windowBytes < 1_048_576
   const transitMsMax = stalls ? null : network.latencyMs * 1.5 + network.jitterMs * JITTER_MULTIPLE_MAX
   const untilLease = chance.yes(0.01)
@@ -122,7 +122,7 @@ function planServices(chance: Chance, gentle: boolean): ServicePlan[] {
     name,
     concurrency: gentle ? 64 : Math.floor(chance.logarithmic(1, 64)),
     sync: chance.yes(0.3),
-    meanMs: chance.logarithmic(0.1, gentle ? 5 : 60),
+    meanMs: chance.logarithmic(0.1, gentle ? 25 : 60),
     tailMs: gentle ? 50 : chance.between(100, 1_000),
     tailChance: chance.yes(0.5) ? 0 : chance.logarithmic(0.005, 0.1),
     failChance: chance.yes(0.7) ? 0 : chance.logarithmic(0.01, 0.2),
@@ -149,7 +149,7 @@ function planClient(chance: Chance, host: string, gentle: boolean): ClientPlan {
   const deadline = timeout * chance.between(1, 6)
   return {
     host,
-    callsPerSecond: chance.logarithmic(5, gentle ? 80 : 300),
+    callsPerSecond: chance.logarithmic(gentle ? 20 : 5, gentle ? 120 : 300),
     deliveries: chance.yes(0.5) ? [...DELIVERIES] : [chance.pick(DELIVERIES)],
     hedgeChance: chance.yes(0.7) || gentle ? 0 : 0.5,
     cancelChance: chance.yes(0.7) || gentle ? 0 : 0.05,
@@ -183,10 +183,12 @@ function planDrains(chance: Chance, hosts: Hosts, activeMs: number): Fault[] {
   return faults.filter(({ atMs }) => atMs < activeMs + 3_000)
 }
 
-function planFaults(chance: Chance, hosts: Hosts, activeMs: number): Fault[] {
+function planFaults(chance: Chance, hosts: Hosts, activeMs: number, network: NetworkPlan): Fault[] {
   const faults: Fault[] = []
   if (chance.yes(0.12)) return faults
   const kinds = chance.some(KINDS, chance.pick([0.15, 0.3, 0.5]))
+  // Where writes are seldom taken at once, a link that breaks leaves the most doubt.
+  if (network.windowBytes < 16_384) kinds.push('reset')
   for (const kind of kinds) {
     const count = Math.max(1, Math.floor(chance.exponential(kind === 'burst' ? 1 : 2.5)))
     for (let index = 0; index < count; index++) faults.push(planFault(chance, kind, hosts, activeMs))

@@ -80,7 +80,14 @@ const WORKER_BUGS: readonly Mutant[] = [
     tests: NODE_TESTS,
   },
   {
-    name: 'a request that waits is started after its time',
+    name: 'a request is started after its time',
+    file: 'node/worker.js',
+    search: 'if (this.#options.clock() >= execution.deadlineMs)',
+    replace: 'if (false)',
+    tests: NODE_TESTS,
+  },
+  {
+    name: 'a request that waits is not refused when its time is over',
     file: 'node/worker.js',
     search: 'const at = served.waiting.indexOf(execution)',
     replace: 'const at = -1',
@@ -146,11 +153,11 @@ const JOURNAL_BUGS: readonly Mutant[] = [
     tests: NODE_TESTS,
   },
   {
-    name: 'a request below the watermark is run',
+    name: 'a request below the watermark of the journal is run',
     file: 'node/journaled-runs.js',
     search: "case 'ended':",
     replace: "case 'ended': break;",
-    tests: NODE_TESTS,
+    tests: ['journal', ...NODE_TESTS],
   },
   {
     name: 'each attempt chooses a journal anew',

@@ -99,7 +99,7 @@ export class SimulatedProcess implements Runtime, Stoppable {
   /** SIGKILL: it does nothing more, and its system tells the peers. */
   kill(): void {
     if (!this.alive) return
-    for (const stream of [...this.streams]) stream.die()
+    for (const stream of Array.from(this.streams)) stream.die()
     this.alive = false
   }
 

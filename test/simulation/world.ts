@@ -25,6 +25,8 @@ export interface Running {
   draining: boolean
 }
 
+const SETTLED: Promise<void> = Promise.resolve()
+
 /** The simulated world of one seed: clock, network, hosts and what runs on them, and the history of it all. */
 export class World {
   readonly plan: Plan
@@ -78,7 +80,7 @@ export class World {
     for (;;) {
       if (this.#settling) {
         this.#settling = false
-        for (let turn = 0; turn < TURNS; turn++) await undefined
+        for (let turn = 0; turn < TURNS; turn++) await SETTLED
         continue
       }
       if (this.#turnEnds.length === 0) return
