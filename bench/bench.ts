@@ -178,6 +178,9 @@ function keep(results: Results): void {
   if (results.scale !== undefined) writeFileSync(new URL('scale.svg', KEPT), chartScale(results))
 }
 
+// Whoever reads the output has gone: nobody waits for the rest.
+process.stdout.on('error', () => process.exit(1))
+
 try {
   await main()
 } catch (error) {

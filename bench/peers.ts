@@ -178,6 +178,9 @@ async function main(): Promise<void> {
   writeFileSync(new URL('peers.svg', KEPT), chartPeers(results))
 }
 
+// Whoever reads the output has gone: nobody waits for the rest.
+process.stdout.on('error', () => process.exit(1))
+
 try {
   await main()
 } catch (error) {

@@ -6,7 +6,8 @@ import type { ErrorCode } from './errors.ts'
 /**
  * The only place where Avro types are made, because avsc believes what the wire says of an array: six bytes that claim
  * 2^31 items end the process. Each schema of the protocol passes through `codec`, which judges every block's count
- * before an item is read, and which refuses schemas that could not be judged (maps, recursion by name).
+ * before an item is read, every length before bytes are taken for it, and which refuses schemas that could not be judged
+ * (maps, recursion by name).
  */
 
 /** No array of this protocol has more items than this; the tighter limits of single fields are checked by their owners. */
@@ -15,8 +16,10 @@ const ITEMS_MAX = 2_048
 interface Tap {
   buf: Buffer
   pos: number
+  readInt(): number
   readLong(): number
   skipLong(): void
+  readFixed(length: number): Buffer
 }
 
 interface ItemType {
@@ -45,11 +48,35 @@ class BoundedArrayType extends avro.types.ArrayType {
   }
 }
 
+/**
+ * A length of some hundred bytes is no number for avsc. It would take memory for that from the pool that all its types
+ * share, and nothing in this process could be decoded any more.
+ */
+class BoundedBytesType extends avro.types.BytesType {
+  _read(tap: Tap): Buffer | undefined {
+    const length = tap.readLong()
+    if (length >= 0 && length <= tap.buf.length - tap.pos) return tap.readFixed(length)
+    tap.pos = tap.buf.length + 1
+    return undefined
+  }
+}
+
+/** As with lengths: what does not fit 32 bits is malformed, not a number that no check expects. */
+class BoundedIntType extends avro.types.IntType {
+  _read(tap: Tap): number {
+    const value = tap.readInt()
+    if (value !== (value | 0)) tap.pos = tap.buf.length + 1
+    return value
+  }
+}
+
 /** Loose types: avsc's own declarations do not describe the hook's second argument or subclasses. */
 function bounded(schema: Schema, options: unknown): Type | undefined {
   const kind = typeof schema === 'object' && schema !== null && 'type' in schema ? schema.type : schema
   if (kind === 'map')
     throw new AdaptnetError('INVALID_ARGUMENT', 'maps are not used on the wire: a key can be __proto__')
+  if (kind === 'bytes') return new BoundedBytesType() as unknown as Type
+  if (kind === 'int') return new BoundedIntType() as unknown as Type
   if (kind === 'array') return new BoundedArrayType(schema, options) as unknown as Type
   return undefined
 }

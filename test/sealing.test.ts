@@ -1,7 +1,6 @@
 /** Payloads sealed end to end (SPEC 5.6): the boxes themselves, and between true clients and workers. */
 import t from 'tap'
-import { FrameType, Mode, PAYLOAD_BYTES_MAX } from '../protocol/constants.ts'
-import type { AdaptnetError } from '../protocol/errors.ts'
+import { Mode, PAYLOAD_BYTES_MAX } from '../protocol/constants.ts'
 import { createAuthority } from '../lib/identity/identity.ts'
 import { ClientSeal, REPLY_SEAL_BYTES, REQUEST_SEAL_BYTES, ReplyKind, WorkerSeal } from '../lib/identity/sealing.ts'
 import { nextServiceEpoch, openServiceKey } from '../lib/identity/service-key.ts'
@@ -104,6 +103,8 @@ t.test('sealed through an honest broker: answers, errors, every delivery', async
   }
   const worker = await net.worker('worker', 'work', { secrets, seal: 'required' })
   await net.serve(worker, 'broken', { secrets: net.epoch('broken'), seal: 'required' }, fail)
+  const long = { secrets: net.epoch('long') }
+  await net.serve(worker, 'long', long, ({ payload }) => Buffer.alloc(Number(payload.toString()), 'z'))
   const client = await net.client()
   const required = { seal: 'required' } as const
   for (const delivery of ['at-least-once', 'at-most-once', 'exactly-once'] as const) {
@@ -111,13 +112,17 @@ t.test('sealed through an honest broker: answers, errors, every delivery', async
     const failed = client.request('broken', 'x', { ...required, delivery })
     await t.rejects(net.cluster.net.settle(failed), { code: 'WORKER_ERROR', message: 'no such account' }, delivery)
   }
-  const large = 'y'.repeat(PAYLOAD_BYTES_MAX - REQUEST_SEAL_BYTES)
-  t.equal(await net.ask(client, 'work', large), 'WORKER_ERROR', 'the longest request; its reply is too long by 3 bytes')
-  t.equal(await net.ask(client, 'work', `${large}y`), 'TOO_LARGE', 'one byte more is not sent')
-  t.equal(net.ran.at(-1), large)
+  const longest = 'y'.repeat(PAYLOAD_BYTES_MAX - REQUEST_SEAL_BYTES)
+  t.ok((await net.ask(client, 'work', longest)) === `ok:${longest}`, 'the longest request')
+  t.equal(await net.ask(client, 'work', `${longest}y`), 'TOO_LARGE', 'one byte more is not sent')
+  t.ok(net.ran.at(-1) === longest)
+  const asked = async (bytes: number): Promise<string> => {
+    const end = await net.ask(client, 'long', `${bytes}`)
+    return end.length === bytes ? 'as long' : end
+  }
+  t.equal(await asked(PAYLOAD_BYTES_MAX - REPLY_SEAL_BYTES), 'as long', 'the longest reply')
+  t.equal(await asked(PAYLOAD_BYTES_MAX - REPLY_SEAL_BYTES + 1), 'WORKER_ERROR', 'one byte more is an error')
   t.equal(client.brokers.length, 2, 'and no link was lost')
-  const fits = 'y'.repeat(PAYLOAD_BYTES_MAX - REQUEST_SEAL_BYTES - 3)
-  t.equal(await net.ask(client, 'work', fits, { timeoutMs: 2_000 }), `ok:${fits}`)
   t.equal(client.report().requests.forged, 0)
 })
 
@@ -315,9 +320,9 @@ t.test('nothing that a broker reads or writes holds what was sealed', async (t) 
     })
     const client = await net.client()
     const payload = marker.repeat(size)
-    t.equal(await net.ask(client, 'work', payload, { seal }), `ok:${payload}`)
-    const failed = net.cluster.net.settle(client.request('broken', payload, { seal }))
-    await t.rejects(failed, (error: AdaptnetError) => error.message.startsWith(marker))
+    t.ok((await net.ask(client, 'work', payload, { seal })) === `ok:${payload}`)
+    const failed = client.request('broken', payload, { seal }).catch((error: Error) => error.message)
+    t.ok(String(await net.cluster.net.settle(failed)).startsWith(marker), 'the error as well')
     t.ok(bytes > 4 * payload.length, 'the bytes were looked at')
     t.equal(seen > 0, seal === 'never', `${seal}, ${payload.length} bytes`)
   }
@@ -340,7 +345,7 @@ t.test('noise mode: a sealed payload of 1 KiB is written from the very memory th
     if (from === 'b1' && to === 'worker') written.push(...chunks)
   }
   const payload = 'z'.repeat(4_096)
-  t.equal(await net.ask(client, 'work', payload, { seal: 'required' }), `ok:${payload}`)
+  t.ok((await net.ask(client, 'work', payload, { seal: 'required' })) === `ok:${payload}`)
   const relayed = written.find(({ length }) => length === payload.length + REQUEST_SEAL_BYTES)
   t.ok(relayed, 'it is a chunk of its own')
   t.ok(
@@ -349,28 +354,15 @@ t.test('noise mode: a sealed payload of 1 KiB is written from the very memory th
   )
 })
 
-t.test(
-  'a worker refuses a receiver with a journal under another delivery: the exchange would not be in it',
-  async (t) => {
-    const net = new SealedNet({
-      brokers: [],
-      misdeeds: {
-        request: (frame) => [
-          { ...frame, envelope: frame.envelope === null ? null : { ...frame.envelope, delivery: 0 } },
-        ],
-      },
-    })
-    const journal = new MemoryJournal({ id: 'shared', clock: () => net.cluster.net.nowMs })
-    const worker = await net.worker('worker', 'work', { journal, secrets: net.epoch('work') })
-    const peer = net.traitor?.links[0]
-    if (peer === undefined) return t.fail('the worker is linked')
-    peer.request('work#shared', 'x', { delivery: 0, sender: 'client/00000000' })
-    await net.cluster.net.run(5)
-    t.same(net.ran, [])
-    t.equal(worker.report().work.refused, 1)
-    peer.request('work#shared', 'x', { delivery: 2, sender: 'client/00000000' })
-    await net.cluster.net.run(5)
-    t.same(net.ran, ['x'], 'and takes it as what it is')
-    t.equal(peer.of(FrameType.REJECT).length, 1)
-  },
-)
+t.test('a worker refuses a receiver with a journal under another delivery: it would run beside it', async (t) => {
+  const net = new SealedNet({ brokers: [], misdeeds: {} })
+  const journal = new MemoryJournal({ id: 'shared', clock: () => net.cluster.net.nowMs })
+  const worker = await net.worker('worker', 'work', { journal })
+  const [link] = net.traitor?.links ?? []
+  if (link === undefined) return t.fail('the worker is linked')
+  for (const delivery of [0, 1, 9, 2])
+    link.request('work#shared', `${delivery}`, { delivery, sender: 'client/00000000' })
+  await net.cluster.net.run(5)
+  t.same(net.ran, ['2'], 'it is taken as what it is')
+  t.equal(worker.report().work.refused, 3)
+})

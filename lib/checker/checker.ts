@@ -168,7 +168,7 @@ export class HistoryChecker {
     if (line.duplicate && call?.delivery === 'at-most-once')
       found('D3', `attempt ${line.attempt} was sent though an earlier one may have reached a worker`)
     if (!line.duplicate) request.lastUnmarked = request.sends
-    if (request.refusedByCode === 'BUSY' && line.t - request.busyMs < BUSY_PAUSE_MS)
+    if (request.busyMs !== null && line.t - request.busyMs < BUSY_PAUSE_MS)
       found('D14', `attempt ${line.attempt} was sent ${(line.t - request.busyMs).toFixed(1)} ms after BUSY`)
     // A second attempt beside the first is not counted as a retry either.
     if (call !== null && request.sends > call.retries + 1 + request.refusedFreely)
@@ -179,6 +179,7 @@ export class HistoryChecker {
     request.attemptEndMs = line.t + line.timeoutMs
     request.linkLost = false
     request.refusedByCode = ''
+    request.busyMs = null
     node.moved(line.id)
   }
 
@@ -205,7 +206,8 @@ export class HistoryChecker {
       request.refusedByCode = line.code
       if (FREE_AGAIN.has(line.code)) request.refusedFreely += 1
     }
-    if (line.code === 'BUSY') request.busyMs = line.t
+    // With another attempt out beside it, that one's end decides when to go on.
+    if (line.code === 'BUSY' && request.refused === request.sends) request.busyMs = line.t
     // No attempt is out any more: none to go on with when a link breaks.
     request.lastBroker = ''
     node.moved(line.id)

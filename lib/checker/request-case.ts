@@ -29,6 +29,8 @@ export const NOTHING_STARTED: ReadonlySet<string> = new Set([
   'CANCELLED',
   'TOO_LARGE',
   'NOT_SENT',
+  'SEAL_REQUIRED',
+  'REQUEST_FORGED',
 ])
 
 /** What a history says of one request, in the little that the rules need: histories are long. */
@@ -46,7 +48,8 @@ export class RequestCase {
   refused = 0
   /** Of them, those after which another broker is asked at once, which does not count as a retry. */
   refusedFreely = 0
-  busyMs = 0
+  /** When the last attempt was refused with BUSY, and no other was out. */
+  busyMs: number | null = null
   /** Whether at each sending all earlier attempts had been refused: nothing can have run so far. */
   everyEarlierRefused = true
   /** The last attempt that was sent without the mark of a possible duplicate. */

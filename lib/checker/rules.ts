@@ -49,7 +49,14 @@ const NOTHING_RAN: ReadonlySet<string> = new Set(
   [...NOTHING_STARTED].filter((code) => code !== 'CANCELLED' && code !== 'DRAINING'),
 )
 /** What a request may end in. */
-const ENDINGS: ReadonlySet<string> = new Set([...NOTHING_RAN, 'reply', 'WORKER_ERROR', 'CANCELLED', 'UNKNOWN'])
+const ENDINGS: ReadonlySet<string> = new Set([
+  ...NOTHING_RAN,
+  'reply',
+  'WORKER_ERROR',
+  'CANCELLED',
+  'UNKNOWN',
+  'REPLY_FORGED',
+])
 
 export function judgeRequest(
   request: RequestCase,

@@ -16,6 +16,8 @@ import { Pins } from './pins.ts'
 import { openAnswer, sealRequest } from './sealed-exchange.ts'
 import type { OpenedAnswer } from './sealed-exchange.ts'
 import type { Seals } from './seals.ts'
+import { newRequestCounters } from './request-counters.ts'
+import type { RequestCounters } from './request-counters.ts'
 import { RequestHistory } from './request-history.ts'
 import { RequestTable } from './request-table.ts'
 import type { Call } from './request-table.ts'
@@ -51,38 +53,13 @@ export interface RequestsOptions {
   history: ((event: HistoryEvent) => void) | null
 }
 
-export interface RequestCounters {
-  called: number
-  answered: number
-  failed: number
-  /** Attempts beyond the first. */
-  retried: number
-  /** Second attempts sent beside a slow first one. */
-  hedged: number
-  /** Attempts marked as possible duplicates. */
-  possibleDuplicates: number
-  /** Answers to requests that had ended. */
-  lateReplies: number
-  /** Answers that no worker of the service can have sealed. */
-  forged: number
-}
-
 /**
  * The client half of a node (SPEC 6.2): requests with their attempts. Each request ends exactly once: by an answer, by a
  * rejection that no retry would change, by its deadline, or when it is out of retries. It never says that nothing ran
  * when something may have: what is uncertain ends in UNKNOWN.
  */
 export class Requests {
-  readonly counters: RequestCounters = {
-    called: 0,
-    answered: 0,
-    failed: 0,
-    retried: 0,
-    hedged: 0,
-    possibleDuplicates: 0,
-    lateReplies: 0,
-    forged: 0,
-  }
+  readonly counters: RequestCounters = newRequestCounters()
   readonly #options: RequestsOptions
   readonly #pins: Pins
   readonly #history: RequestHistory
@@ -458,7 +435,10 @@ export class Requests {
       // It is bound to its receiver: for another journal it is sealed anew.
       request.seal = null
     }
-    this.#retry(request, nowMs, this.#backoffMs(request))
+    // While the worker of its journal is away, the attempts that are left are spread over the time that is left.
+    const rounds = Math.max(1, (RETRY_COUNT_MAX - request.attempts) / this.#options.links.length)
+    const spreadMs = request.pin === null ? 0 : (request.deadlineMs - nowMs) / (rounds + 1)
+    this.#retry(request, nowMs, Math.max(this.#backoffMs(request), spreadMs))
   }
 
   // --- ends

@@ -19,6 +19,8 @@ export interface ServicePlan {
   journal: JournalKind
   journalMs: number
   transactional: boolean
+  /** Payloads are sealed end to end. */
+  sealed: boolean
 }
 
 export interface ClientPlan {
@@ -129,6 +131,7 @@ function planServices(chance: Chance, gentle: boolean): ServicePlan[] {
     journal: chance.pick(['memory', 'disk', 'shared'] as const),
     journalMs: chance.logarithmic(0.05, 20),
     transactional: chance.yes(0.5),
+    sealed: chance.yes(0.25),
   }))
 }
 

@@ -5,6 +5,7 @@ import type { Node } from '../../lib/node/node.ts'
 import type { CompletionJournal } from '../../lib/node/completion-journal.ts'
 import type { RequestOptions } from '../../lib/node/options.ts'
 import { Chance } from './chance.ts'
+import { secretsOf } from './identities.ts'
 import { JournalStore, StoredJournal, WatchedJournal } from './journal-store.ts'
 import type { ClientPlan, ServicePlan } from './plan.ts'
 import type { SimulatedProcess } from './process.ts'
@@ -51,8 +52,9 @@ export class Workload {
       if (!services.includes(plan.name)) continue
       const journal = this.#journal(plan, process, disk)
       const { concurrency, transactional } = plan
+      const secrets = plan.sealed ? { secrets: secretsOf(plan.name) } : {}
       node
-        .serve(plan.name, this.#handler(plan, node, process), { concurrency, journal, transactional })
+        .serve(plan.name, this.#handler(plan, node, process), { concurrency, journal, transactional, ...secrets })
         .catch((error: unknown) => {
           if (!(error instanceof AdaptnetError && error.code === 'CLOSED')) this.#world.break(`SERVE: ${String(error)}`)
         })

@@ -91,6 +91,14 @@ export function controlVectors(): VectorFile {
   frame('a message that runs over the end', 'reject', '6.4', join0(varint(64), varint(0), varint(2n ** 40n)))
   frame('a service key that runs over the end', 'service-keys', '7.3', join0(varint(1), varint(2n ** 40n)))
   frame('a certificate that runs over the end', 'hello', '4.3', join0(helloHead, varint(0), varint(2n ** 40n)))
+  const endless = Buffer.alloc(300, 0xff)
+  frame('a length of 300 bytes', 'service-keys', '7.3', join0(varint(1), endless))
+  frame('a service of a length of 300 bytes', 'register', '6.1', endless)
+  frame('a code of 300 bytes', 'reject', '6.4', endless)
+  frame('a code of 2^31', 'reject', '6.4', join0(varint(2n ** 31n), varint(0), varint(0)))
+  frame('300 brokers of 300 bytes', 'brokers', '7.1', endless)
+  frame('a certificate of a length of 300 bytes', 'hello', '4.3', join0(helloHead, varint(0), endless))
+  valid('hello', 'Hello, read after all of these', hello, '4.3')
   list.valid(
     'brokers in a block with its size',
     join0(varint(-1), varint(broken(broker).length), broken(broker), varint(0)),

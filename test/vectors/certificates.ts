@@ -180,6 +180,7 @@ export function certificateVectors(): VectorFile {
   for (const length of [1, 32, good.length - 65, good.length - 64, good.length - 1])
     invalid(`the first ${length} bytes`, good.subarray(0, length), 'CERTIFICATE_MALFORMED')
   invalid('a byte behind it', join0(good, Buffer.of(0)), 'CERTIFICATE_MALFORMED')
+  invalid('a body of a length of 300 bytes', Buffer.alloc(300, 0xff), 'CERTIFICATE_MALFORMED')
   invalid('a body of 2^40 bytes announced', join0(varint(2n ** 40n), good.subarray(2)), 'CERTIFICATE_MALFORMED')
   const signBytes = (content: Uint8Array, context: Uint8Array = CERTIFICATE_CONTEXT): Buffer =>
     signed(context, content, AUTHORITY_SEED)
