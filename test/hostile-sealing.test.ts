@@ -4,7 +4,7 @@
  */
 import t from 'tap'
 import { FrameFlag, FrameType } from '../protocol/constants.ts'
-import { encodeReject } from '../protocol/control.ts'
+import { encodeReject, encodeServiceKeys } from '../protocol/control.ts'
 import type { Envelope } from '../protocol/envelope.ts'
 import { createAuthority } from '../lib/identity/identity.ts'
 import { nextServiceEpoch } from '../lib/identity/service-key.ts'
@@ -241,11 +241,8 @@ t.test('what it replays', async (t) => {
   await net.cluster.net.run(5)
   t.same(net.ran, ['x', 'x'], 'at-least-once: another worker runs it again, as the specification says')
 
-  const { links } = net.traitor as NonNullable<typeof net.traitor>
-  const link = links.find(({ peerAddress }) => peerAddress.startsWith('client/'))
-  t.ok(link)
-  const later = change(frame, { receiver: 'work#shared', delivery: 2 })
-  net.traitor?.toWorker(later, 1)
+  await net.worker('w3', 'work', { ...STRICT, secrets, journal })
+  net.traitor?.toWorker(change(frame, { receiver: 'work#shared', delivery: 2 }), 2)
   await net.cluster.net.run(5)
   t.same(net.ran, ['x', 'x'], 'it cannot be made another kind of request')
 })
@@ -260,11 +257,11 @@ t.test('exactly-once: a replay to another worker of the journal runs nothing', a
   t.equal(await net.ask(client, 'work', 'x', { ...STRICT, delivery: 'exactly-once', broker: 't' }), 'ok:x')
   const frame = caught.find(({ envelope }) => envelope?.receiver === 'work#shared')
   if (frame === undefined) return t.fail('it went by the traitor')
-  for (const delivery of [2, 0, 1]) {
+  for (const place of [0, 1]) net.traitor?.toWorker(change(frame, { delivery: 0, receiver: 'work' }), place)
+  for (const delivery of [0, 1, 2]) {
     net.traitor?.toWorker(change(frame, { delivery }), 0)
     net.traitor?.toWorker(change(frame, { delivery }), 1)
   }
-  net.traitor?.toWorker(change(frame, { delivery: 0, receiver: 'work' }), 1)
   await net.cluster.net.run(5)
   t.same(net.ran, ['x'])
 })
@@ -332,6 +329,8 @@ t.test('an old epoch: opened while it is one of the last two, never taken over a
   const alone = await net.cluster.linkedNode('alone', ['t'])
   const both = await net.client()
   await net.worker('worker', 'work', { ...STRICT, secrets: second })
+  for (const link of net.traitor?.links ?? [])
+    link.send(FrameType.SERVICE_KEYS, { payload: encodeServiceKeys([epochs[0] as Uint8Array]) })
   t.equal(await net.ask(alone, 'work', 'x', STRICT), 'ok:x', 'one epoch late')
   t.equal(await net.ask(both, 'work', 'y', { ...STRICT, broker: 't' }), 'ok:y')
   t.same(seen, [1, 2], 'who knows a newer one keeps it')

@@ -73,6 +73,33 @@ t.test('every bit that changes is found, in a request and in a reply', async (t)
   t.pass('all bits')
 })
 
+t.test('a payload opens for its own request, client and service only', async (t) => {
+  const secrets = next(null)
+  const client = sealTo(secrets)
+  const request = client.seal(Buffer.from('x'), ID, CLIENT, WORK)
+  const worker = new WorkerSeal(request, secrets.epochs, sodiumRandom)
+  const reply = worker.seal(ReplyKind.REPLY, Buffer.from('y'), ID, CLIENT, WORK)
+  const OTHER = Buffer.from('101112131415161718191a1b1c1d1e1f', 'hex')
+  for (const [what, id, sender, receiver] of [
+    ['another id', OTHER, CLIENT, WORK],
+    ['another client', ID, Buffer.from('bobby/01020304'), WORK],
+    ['another service', ID, CLIENT, Buffer.from('word')],
+    ['another journal', ID, CLIENT, Buffer.from('work#db')],
+    ['a border moved', ID, Buffer.from('alice/01020304w'), Buffer.from('ork')],
+  ] as const) {
+    const asRequest = codeOf(() => worker.open(Buffer.from(request), id, sender, receiver))
+    t.equal(asRequest, 'REQUEST_FORGED', `request under ${what}`)
+    const asReply = codeOf(() => client.open(Buffer.from(reply), id, sender, receiver))
+    t.equal(asReply, 'REPLY_FORGED', `reply under ${what}`)
+  }
+  const twin = sealTo(secrets)
+  t.equal(
+    codeOf(() => twin.open(Buffer.from(reply), ID, CLIENT, WORK)),
+    'REPLY_FORGED',
+    "another session's ephemeral key",
+  )
+})
+
 t.test('workers open the last two epochs, clients seal to the newest', async (t) => {
   const first = next(null)
   const second = next(first)
@@ -321,8 +348,12 @@ t.test('nothing that a broker reads or writes holds what was sealed', async (t) 
     const client = await net.client()
     const payload = marker.repeat(size)
     t.ok((await net.ask(client, 'work', payload, { seal })) === `ok:${payload}`)
-    const failed = client.request('broken', payload, { seal }).catch((error: Error) => error.message)
-    t.ok(String(await net.cluster.net.settle(failed)).startsWith(marker), 'the error as well')
+    const call = client.request('broken', payload, { seal })
+    const failed = call.then(
+      () => 'a reply',
+      (error: Error) => error.message,
+    )
+    t.ok((await net.cluster.net.settle(failed)).startsWith(marker), 'the error as well')
     t.ok(bytes > 4 * payload.length, 'the bytes were looked at')
     t.equal(seen > 0, seal === 'never', `${seal}, ${payload.length} bytes`)
   }
