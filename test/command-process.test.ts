@@ -281,6 +281,51 @@ t.test('what cannot work ends with its code', async (t) => {
   )
 })
 
+t.test('a sealed service, and the next epoch of its key', async (t) => {
+  const key = join(folder, 'services', 'sealed.key')
+  const serveSealed = async (): Promise<{ running: Running; epoch: unknown }> => {
+    const args = [
+      '--identity',
+      identity('worker'),
+      ...at(a, b),
+      '--seal',
+      key,
+      '--seal-required',
+      '--json',
+      '--',
+      'cat',
+    ]
+    const running = processes.start('serve', 'sealed', ...args)
+    const { node, epoch } = await running.event('serving')
+    for (const broker of [a, b])
+      await broker.running.event('serving', ({ peer, service }) => peer === node && service === 'sealed')
+    return { running, epoch }
+  }
+  const ask = async (...args: string[]): Promise<string> => {
+    const { out, err } = await call('sealed', [a, b], '--text', 'hello', ...args)
+    return out || (/^adaptnet: (\w+): /.exec(err)?.[1] ?? err)
+  }
+  t.match(await done('net', 'service', folder, 'sealed'), /^made epoch 1 of the key of sealed/)
+  const old = await serveSealed()
+  t.equal(old.epoch, 1)
+  t.same(await Promise.all([ask('--seal', 'required'), ask('--seal', 'auto'), ask('--seal', 'never')]), [
+    'hello',
+    'hello',
+    'SEAL_REQUIRED',
+  ])
+  await done('net', 'service', folder, 'sealed')
+  const next = await serveSealed()
+  t.equal(next.epoch, 2)
+  t.equal(await ask('--seal', 'required'), 'hello', 'while one worker has the new epoch and one has not')
+  old.running.signal('SIGTERM')
+  t.equal((await old.running.ended).code, 0)
+  next.running.signal('SIGTERM')
+  t.equal((await next.running.ended).code, 0)
+  const wrong = await processes.run(['serve', 'upper', '--identity', identity('worker'), '--seal', key, '--', 'cat'])
+  t.equal(wrong.code, 2)
+  t.match(wrong.err, /INVALID_ARGUMENT: .*sealed\.key holds the keys of sealed, not of upper/)
+})
+
 t.test('who is revoked is cut off', async (t) => {
   const doomed = await startServe('doomed.service', 'doomed', [a, b], 'cat')
   const { node } = await doomed.event('serving')

@@ -71,6 +71,7 @@ t.test('wrong usage gives 2 and the usage', async (t) => {
     ['serve', ['x', '--', 'cat'], /--identity is missing/],
     ['serve', [...IDENTITY, 'x', '--concurrency', '0', '--', 'cat'], /--concurrency '0' is not an integer from 1/],
     ['serve', [...IDENTITY, 'x', '--timeout', '1.5', '--', 'cat'], /--timeout '1.5'/],
+    ['serve', [...IDENTITY, 'x', '--seal-required', '--', 'cat'], /--seal-required needs --seal/],
     ['call', [], /SERVICE is missing/],
     ['call', ['x'], /--identity is missing/],
     ['call', [...IDENTITY, 'x', '--text', 'a', '--file', 'b'], /exclude each other/],
@@ -93,6 +94,9 @@ t.test('wrong usage gives 2 and the usage', async (t) => {
   const delivery = await run(call, 'x', ...IDENTITY, '--text', 'a', '--delivery', 'twice')
   t.equal(delivery.code, 2)
   t.match(delivery.err.join(), /delivery is .*, not "twice"/)
+  const seal = await run(call, 'x', ...IDENTITY, '--text', 'a', '--seal', 'wax')
+  t.equal(seal.code, 2)
+  t.match(seal.err.join(), /seal is auto, required, never, not "wax"/)
 })
 
 t.test('a failure begins with its stable code, as text and as JSON', async (t) => {

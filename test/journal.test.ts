@@ -84,7 +84,7 @@ function child(mode: string, ...paths: string[]): Child {
       new Promise((resolve, reject) => {
         const check = (): void => {
           if (lines.filter((line) => line.startsWith(word)).length >= times) resolve()
-          else if (over) reject(new Error(`the process has ended without ${word}`))
+          else if (over) reject(new Error(`it ended (${running.exitCode}, ${running.signalCode}) without ${word}`))
           else return void waiting.add(check)
           waiting.delete(check)
         }

@@ -1,60 +1,15 @@
 import { execFileSync } from 'node:child_process'
-import {
-  chmodSync,
-  existsSync,
-  mkdirSync,
-  readFileSync,
-  readdirSync,
-  statSync,
-  truncateSync,
-  writeFileSync,
-} from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { UsageError, parseCommand, parseInteger, runCommand } from '../lib/cli/command.ts'
-import { net } from '../lib/cli/net.ts'
 import { DAY_MS, mayCall, mayServe, verifyCertificate, verifyRevocations } from '../lib/identity/certificate.ts'
 import { admit } from '../lib/identity/identity.ts'
 import { sodiumRandom } from '../lib/identity/sodium.ts'
 import * as files from '../lib/transport/identity-files.ts'
 import { Role } from '../protocol/constants.ts'
-import { AdaptnetError } from '../protocol/errors.ts'
+import { codeOf, done, doneJson, failure, modeOf, run } from './net-runner.ts'
 
-interface Outcome {
-  code: number
-  out: string
-  err: string
-}
-
-async function run(...args: string[]): Promise<Outcome> {
-  const out: string[] = []
-  const err: string[] = []
-  const code = await net(args, { out: (line) => out.push(line), err: (line) => err.push(line) })
-  return { code, out: out.join('\n'), err: err.join('\n') }
-}
-
-async function done(...args: string[]): Promise<string> {
-  const { code, out, err } = await run(...args)
-  if (code !== 0) throw new Error(`exit ${code}: ${err}`)
-  return out
-}
-
-async function doneJson(...args: string[]): Promise<Record<string, unknown>> {
-  return JSON.parse(await done(...args, '--json')) as Record<string, unknown>
-}
-
-async function failure(promise: Promise<unknown>): Promise<AdaptnetError | null> {
-  try {
-    await promise
-  } catch (error) {
-    if (error instanceof AdaptnetError) return error
-    throw error
-  }
-  return null
-}
-
-const codeOf = async (promise: Promise<unknown>): Promise<string | null> => (await failure(promise))?.code ?? null
-const modeOf = (path: string): string => (statSync(path).mode & 0o777).toString(8)
 const posix = process.platform === 'win32' ? { skip: 'no modes on this system' } : {}
 
 t.before(() => process.umask(0o022))
@@ -417,6 +372,7 @@ t.test('usage', async (t) => {
       ['create', '--help'],
       ['admit', '-h', '--wrong'],
       ['revoke', '--help'],
+      ['service', '--help'],
       ['show', '-h'],
     ]) {
       const { code, out, err } = await run(...args)
@@ -438,6 +394,7 @@ t.test('usage', async (t) => {
       [['admit', 'a', 'b', '--serve'], /'--serve <value>' argument missing/],
       [['admit', 'a', 'b', '--broker=yes'], /'--broker' does not take an argument/],
       [['revoke', 'a'], /NAME is missing/],
+      [['service', 'a'], /NAME is missing/],
       [['show'], /FILE is missing/],
       [['show', 'a', '-x'], /Unknown option '-x'/],
     ] as const) {
