@@ -95,7 +95,7 @@ export function planOf(seed: number): Plan {
   const workers = planWorkers(chance, services, gentle)
   const clients = names('client', chance.int(2, 3)).map((host) => planClient(chance, host, gentle))
   const network = planNetwork(chance, gentle)
-  const activeMs = gentle ? chance.between(2_000, 5_000) : chance.logarithmic(800, 3_000)
+  const activeMs = gentle ? chance.between(2_000, 5_000) : chance.logarithmic(800, chance.yes(0.1) ? 8_000 : 3_000)
   const hosts = { brokers, workers: workers.map(({ host }) => host), clients: clients.map(({ host }) => host) }
   const faults = gentle ? planDrains(chance, hosts, activeMs) : planFaults(chance, hosts, activeMs, network)
   const stalls = faults.some(({ kind }) => STALLING.has(kind)) || network.windowBytes < 1_048_576
@@ -188,7 +188,7 @@ function planDrains(chance: Chance, hosts: Hosts, activeMs: number): Fault[] {
 
 function planFaults(chance: Chance, hosts: Hosts, activeMs: number, network: NetworkPlan): Fault[] {
   const faults: Fault[] = []
-  if (chance.yes(0.12)) return faults
+  if (chance.yes(0.18)) return faults
   const kinds = chance.some(KINDS, chance.pick([0.15, 0.3, 0.5]))
   // Where writes are seldom taken at once, a link that breaks leaves the most doubt.
   if (network.windowBytes < 16_384) kinds.push('reset')

@@ -11,8 +11,8 @@ export interface Mutant {
   tests?: readonly string[]
 }
 
-const NODE_TESTS: readonly string[] = ['promises', 'node', 'work', 'seen-requests']
-const BROKER_TESTS: readonly string[] = ['broker', 'broker-life', 'broker-memory', 'rolling-restart']
+const NODE_TESTS: readonly string[] = ['scenarios', 'promises', 'node', 'work', 'seen-requests']
+const BROKER_TESTS: readonly string[] = ['scenarios', 'broker', 'broker-life', 'broker-memory', 'rolling-restart']
 const LINK_TESTS: readonly string[] = ['link', 'records', 'broker']
 
 const WORKER_BUGS: readonly Mutant[] = [

@@ -38,7 +38,12 @@ export interface RunOptions {
 /** Runs one seed: faults, then peace, then a look at what is left. */
 export async function runSeed(seed: number, options: RunOptions = {}): Promise<Outcome> {
   const drawn = planOf(seed)
-  const plan = options.faults === undefined ? drawn : { ...drawn, faults: [...options.faults] }
+  return runPlan(options.faults === undefined ? drawn : { ...drawn, faults: [...options.faults] }, options)
+}
+
+/** The same for a plan that was made by hand. */
+export async function runPlan(plan: Plan, options: Pick<RunOptions, 'trace'> = {}): Promise<Outcome> {
+  const { seed } = plan
   const world = new World(plan, options.trace ?? null)
   const workload = new Workload(world)
   const { timeline } = world
@@ -148,7 +153,7 @@ async function probe(world: World, workload: Workload): Promise<void> {
 /** D13: nothing is left of calls that have ended. */
 function judgeEmpty(world: World, workload: Workload): void {
   // Nothing that tells workers what is awaited no more can have been lost.
-  const calm = world.plan.faults.every(({ kind }) => kind === 'burst')
+  const calm = world.plan.faults.every(({ kind }) => kind === 'burst' || kind === 'slow')
   const left = (who: string, what: string, count: number): void => {
     if (count !== 0) world.break(`LEFT: ${who} has ${count} ${what}`)
   }
