@@ -160,13 +160,19 @@ function writeBytes(bytes: Uint8Array, at: number, value: Uint8Array): number {
 
 /** A non-negative Avro int or long: zigzag, seven bits a byte, lowest first. */
 function writeLong(bytes: Uint8Array, at: number, value: number): number {
-  let zigzag = value * 2
   let end = at
-  while (zigzag > 127) {
+  let zigzag = value * 2
+  // Beyond 31 bits there is only floating point; what a frame holds most often is far below.
+  while (zigzag > 0x7fff_ffff) {
     bytes[end++] = (zigzag % 128) | 0x80
     zigzag = Math.floor(zigzag / 128)
   }
-  bytes[end] = zigzag
+  let rest = zigzag | 0
+  while (rest > 127) {
+    bytes[end++] = (rest & 0x7f) | 0x80
+    rest >>>= 7
+  }
+  bytes[end] = rest
   return end + 1
 }
 
@@ -207,7 +213,7 @@ export class EnvelopeEnd {
     let zigzag = 0
     for (let index = 0; index < 8 && this.#at < end; index++) {
       const byte = bytes[this.#at++] as number
-      zigzag += (byte & 0x7f) * 2 ** (7 * index)
+      zigzag = index < 4 ? zigzag | ((byte & 0x7f) << (7 * index)) : zigzag + (byte & 0x7f) * 2 ** (7 * index)
       if (byte < 0x80) {
         if (zigzag % 2 !== 0 || zigzag / 2 > Number.MAX_SAFE_INTEGER) break
         return zigzag / 2

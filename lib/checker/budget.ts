@@ -8,7 +8,9 @@ export interface BudgetRule {
 
 export const BUDGET_RULE: BudgetRule = { perCall: 0.1, savedMax: 1_000, reserve: 64, reservePerSecond: 10 }
 
-/** What a node may still send again: the arithmetic of a node that keeps the rule, to the last bit. */
+const ROUNDING = 1e-6
+
+/** What a node may still send again, at most: never less than a node has that keeps the rule. */
 export class Budget {
   readonly #rule: BudgetRule
   #saved = 0
@@ -31,9 +33,12 @@ export class Budget {
     this.#reserve = Math.min(reserve, this.#reserve + ((nowMs - this.#filledMs) / 1_000) * reservePerSecond)
     this.#filledMs = nowMs
     if (this.#saved >= 1) this.#saved -= 1
-    // Times may have been rounded on their way here.
-    else if (this.#reserve >= 1 - 1e-6) this.#reserve -= 1
-    else return false
+    else if (this.#reserve >= 1) this.#reserve -= 1
+    // The node may have paid for more than shows here, and so hold whole what is in two parts here. Times may be rounded.
+    else if (this.#saved + this.#reserve >= 1 - ROUNDING) {
+      this.#reserve -= 1 - this.#saved
+      this.#saved = 0
+    } else return false
     return true
   }
 }

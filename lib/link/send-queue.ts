@@ -105,12 +105,14 @@ export class SendQueue {
     const slab = this.#reserve(inSlab, raw ? payloadBytes : 0)
     const wireFlags = raw ? flags | FrameFlag.RAW : flags & ~FrameFlag.RAW
     let end = writeFrameHeader(slab, this.#end, type, wireFlags, envelopeBytes, payloadBytes)
-    end += envelope.copy(slab, end, envelopeStart, envelopeEnd)
+    // What lies behind its envelope is copied with it: each copy of a part makes a view first.
+    const together = !raw && payload === envelope && payloadStart === envelopeEnd
+    end += envelope.copy(slab, end, envelopeStart, together ? payloadEnd : envelopeEnd)
     if (raw) {
       const whole = payloadStart === 0 && payloadEnd === payload.length
       this.#raw.push(whole ? payload : payload.subarray(payloadStart, payloadEnd))
       this.#rawBytes += payloadBytes
-    } else {
+    } else if (!together) {
       end += payload.copy(slab, end, payloadStart, payloadEnd)
     }
     this.#end = end
