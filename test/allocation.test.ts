@@ -9,10 +9,10 @@ import type { Allocation } from '../bench/allocation.ts'
  * would be seen at once.
  */
 const LIMITS: Readonly<Record<string, number>> = {
-  'plain, 64 B': 256,
-  'plain, 4096 B': 360,
-  'noise, 64 B': 256,
-  'noise, 4096 B': 360,
+  'plain, 64 B': 150,
+  'plain, 4096 B': 340,
+  'noise, 64 B': 150,
+  'noise, 4096 B': 340,
 }
 
 t.test('the broker allocates next to nothing for a frame that it forwards', async (t) => {

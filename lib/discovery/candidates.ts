@@ -6,6 +6,8 @@ const BACKOFF_MAX_MS = 500
 const ALIAS_RETRY_MS = 30_000
 /** The longest name that DNS can hold. */
 const HOST_BYTES_MAX = 253
+/** Printable, without blanks: no system resolves anything else, and some versions of Node throw at it. */
+const HOST = /^[!-~]+$/
 const CANDIDATES_MAX = BROKERS_MAX * ADDRESSES_MAX
 
 /** An address where a broker may be, and what became of it. */
@@ -44,7 +46,8 @@ export class Candidates {
 
   add(host: string, port: number, configured: boolean, nowMs: number): void {
     // Learned from others: what cannot be dialled is no candidate, and the rest of the list is as good as ever.
-    if (host === '' || host.length > HOST_BYTES_MAX || !(Number.isInteger(port) && port > 0 && port < 65_536)) return
+    if (!HOST.test(host) || host.length > HOST_BYTES_MAX || !(Number.isInteger(port) && port > 0 && port < 65_536))
+      return
     const key = `${host}:${port}`
     if (this.#byKey.has(key)) return
     if (this.#byKey.size >= CANDIDATES_MAX && !this.#dropWorst()) return

@@ -111,7 +111,19 @@ export function dial(
 ): Dial {
   let over = false
   const reader = new SocketReader()
-  const socket = net.connect({ host, port, timeout: CONNECT_TIMEOUT_MS, onread: reader.option })
+  let socket: net.Socket
+  try {
+    socket = net.connect({ host, port, timeout: CONNECT_TIMEOUT_MS, onread: reader.option })
+  } catch (error) {
+    // What can be no address at all is thrown at once; it is told later, like every other failure.
+    const why = error instanceof Error ? error.message : String(error)
+    setImmediate(() => over || failed('ADDRESS_UNRESOLVED', why, performance.now()))
+    return {
+      cancel: () => {
+        over = true
+      },
+    }
+  }
   const fail = (code: DialError, why: string): void => {
     if (over) return
     over = true

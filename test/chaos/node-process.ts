@@ -31,6 +31,8 @@ export function tellReady(node: Node): void {
 }
 
 export function onMessage(handle: (message: ToNode) => Promise<void> | void): void {
+  // The tether let go of the channel; what waits for its first word must not end before it comes.
+  process.channel?.ref()
   process.on('message', (message: ToNode) => {
     Promise.resolve(handle(message)).catch(fail)
   })

@@ -21,9 +21,9 @@ export class Digest {
 
   line(line: HistoryLine): void {
     this.number(line.t)
-    this.text(line.node)
     this.text(line.ev)
-    if ('id' in line) this.text(line.id)
+    // Of an id the end says which request it is; whose it is follows from all that was before.
+    if ('id' in line) this.text(line.id.slice(-6))
     if ('outcome' in line) this.text(line.outcome)
     if ('attempt' in line) this.#mix(line.attempt)
   }

@@ -9,6 +9,8 @@ import type { Outcome } from './run.ts'
 import { shrink } from './shrink.ts'
 
 const SLICE_LINES_MAX = 60
+/** Thousands of requests fail here as they should: where they fail is known. */
+Error.stackTraceLimit = 2
 const FAILURES_MAX_DEFAULT = 1
 
 const USAGE = `usage: npm run simulate -- [--seeds N] [--seed S] [--keep-going N] [--events] [--trace] [--no-shrink]

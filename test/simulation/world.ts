@@ -130,7 +130,10 @@ export class World {
       brokers: this.plan.brokers.map((broker) => ({ host: broker, port: BROKER_PORT })),
       outstandingMax,
       // Everybody's lines by one clock: the rules that need one can be judged too.
-      history: (line) => this.#record({ ...line, t: line.t - process.offsetMs }),
+      history: (line) => {
+        line.t -= process.offsetMs
+        this.#record(line)
+      },
     })
     node.events.publish = (event) => {
       if (event.type === 'unlinked') this.#judgeClose(node.address, event.code, event.message)

@@ -20,6 +20,8 @@ interface Client {
 let client: Client | null = null
 let released = false
 
+// The tether let go of the channel; what waits for its first word must not end before it comes.
+process.channel?.ref()
 process.on('message', (message: ToChild) => {
   if (message.type === 'setup') setUp(message).catch(fail)
   else if (message.type === 'go' && client !== null) send(client, message).catch(fail)

@@ -7,6 +7,8 @@ import { SERVICE } from './messages.ts'
 
 const CONCURRENCY = 64
 
+// The tether let go of the channel; what waits for its first word must not end before it comes.
+process.channel?.ref()
 process.on('message', (message: ToChild) => {
   if (message.type === 'serve') serve(message.identity, message.brokers).catch(fail)
 })
