@@ -69,11 +69,22 @@ t.test('a worker that stood still while others did its work does not do it again
     }
 })
 
-t.test('workers keep nothing of requests that were answered elsewhere, or given up while they ran', async (t) => {
-  const slow = { ...service, meanMs: 30, tailMs: 400, tailChance: 0.3 }
-  const clients = [{ ...client, timeoutMs: [50, 60] as [number, number], retries: [0, 2] as [number, number] }]
-  for (const seed of [1, 2, 3]) t.same(await brokenBy({ ...plan, seed, services: [slow], clients }), [], `seed ${seed}`)
-})
+t.test(
+  'workers keep nothing of requests that were answered elsewhere, given up while they ran, or failed',
+  async (t) => {
+    const slow = { ...service, meanMs: 30, tailMs: 400, tailChance: 0.3 }
+    const clients = [{ ...client, timeoutMs: [50, 60] as [number, number], retries: [0, 2] as [number, number] }]
+    for (const seed of [1, 2, 3])
+      t.same(await brokenBy({ ...plan, seed, services: [slow], clients }), [], `seed ${seed}`)
+
+    // More workers than the questions at the end can reach: only what was answered before can have told them.
+    const workers = Array.from({ length: 8 }, (_, index) => ({ host: `worker-${index + 1}`, services: ['service-1'] }))
+    const fails = [{ ...service, failChance: 1 }]
+    t.same(await brokenBy({ ...plan, workers, services: fails }), [], 'each handler failed')
+    const late = [{ ...client, timeoutMs: [1, 2] as [number, number], retries: [0, 0] as [number, number] }]
+    t.same(await brokenBy({ ...plan, workers, clients: late }), [], 'each answer came late')
+  },
+)
 
 t.test('an exactly-once request is answered from the journal when the worker dies after its effect', async (t) => {
   const clients = [{ ...client, deliveries: ['exactly-once' as const] }]
@@ -113,4 +124,23 @@ t.test('the last word of a worker that leaves is heard', async (t) => {
   const { broken, violations, outcomes } = await runPlan({ ...plan, clients, services, faults })
   t.same([...broken, ...violations], [])
   t.same([...outcomes.keys()], ['reply'], 'not one call failed')
+})
+
+t.test('what waits behind a write that is not taken leaves as soon as it is', async (t) => {
+  // Nothing else is sent that would take it along before the attempt is over.
+  const clients = [{ ...client, callsPerSecond: 1, timeoutMs: [150, 160] as [number, number] }]
+  const network = { ...plan.network, latencyMs: 8, windowBytes: 1_024 }
+  const faults = Array.from({ length: 400 }, (_, index) => ({
+    kind: 'burst' as const,
+    atMs: 200 + 400 * Math.floor(index / 40) + (index % 40) / 8,
+    host: 'client-1',
+    calls: 1,
+  }))
+  const { broken, violations, lines } = await runPlan({ ...plan, clients, network, faults })
+  t.same([...broken, ...violations], [])
+  t.same(
+    lines.filter((line) => line.ev === 'send' && line.attempt > 0 && line.t < plan.activeMs),
+    [],
+    'no attempt was late',
+  )
 })

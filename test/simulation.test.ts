@@ -3,6 +3,8 @@ import { execFileSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { sliceOf } from '../lib/checker/violation.ts'
+import { planOf } from './simulation/plan.ts'
+import type { Fault } from './simulation/plan.ts'
 import { runSeed } from './simulation/run.ts'
 import type { Outcome } from './simulation/run.ts'
 import { REGRESSION_SEEDS } from './simulation/seeds.ts'
@@ -51,9 +53,15 @@ t.test('the same seed goes the same way in another process, whatever ran there b
 })
 
 t.test('the list of faults is shrunk to those that matter', async (t) => {
-  // Seeds do not fail. A drain in which a process is ended is planted: its calls must be told apart from others'.
-  const outcome = await runSeed(12)
-  t.ok(outcome.plan.faults.length > 0, 'the seed has faults')
-  const planted: Outcome = { ...outcome, broken: ['PLANTED: none'] }
-  t.same(await shrink(planted), outcome.plan.faults, 'what does not fail again is not taken away')
+  const crash = (host: string): Fault => ({ kind: 'crash', atMs: 1, forMs: 1, host })
+  const faults = ['a', 'b', 'c', 'd', 'e', 'f', 'g'].map(crash)
+  const plan = { ...planOf(1), faults }
+  const failed = { seed: 1, plan, broken: ['LEFT: something'], violations: [] }
+  // It takes two of them, and another failure is not this one.
+  const shrunk = await shrink(failed, async (some) => {
+    const hosts = some.map((fault) => ('host' in fault ? fault.host : ''))
+    if (!hosts.includes('c')) return { broken: ['OPEN: something else'], violations: [] }
+    return { broken: hosts.includes('f') ? ['LEFT: something'] : [], violations: [] }
+  })
+  t.same(shrunk, [crash('c'), crash('f')])
 })

@@ -13,7 +13,7 @@ export interface Mutant {
 
 const NODE_TESTS: readonly string[] = ['scenarios', 'promises', 'node', 'work', 'seen-requests']
 const BROKER_TESTS: readonly string[] = ['scenarios', 'broker', 'broker-life', 'broker-memory', 'rolling-restart']
-const LINK_TESTS: readonly string[] = ['link', 'records', 'broker']
+const LINK_TESTS: readonly string[] = ['scenarios', 'link', 'records', 'broker']
 
 const WORKER_BUGS: readonly Mutant[] = [
   {
@@ -301,6 +301,27 @@ const CLIENT_BUGS: readonly Mutant[] = [
     file: 'node/request-table.js',
     search: '!this.#pending.has(this.#watermark)',
     replace: 'true',
+    tests: NODE_TESTS,
+  },
+  {
+    name: 'a worker is not told that its error has come',
+    file: 'node/requests.js',
+    search: 'request.mayHaveReached = true;\n            this.#keptBy(link, frame);',
+    replace: 'request.mayHaveReached = true;',
+    tests: NODE_TESTS,
+  },
+  {
+    name: 'a worker is not told that its answer came too late',
+    file: 'node/requests.js',
+    search: 'if (!own)',
+    replace: 'if (true)',
+    tests: NODE_TESTS,
+  },
+  {
+    name: 'exactly-once gives up when the broker that it asks knows no journal',
+    file: 'node/requests.js',
+    search: '#notPinned(request, rejection) {',
+    replace: '#notPinned(request, rejection) { return this.#fail(request, rejection);',
     tests: NODE_TESTS,
   },
   {

@@ -5,13 +5,17 @@ import type { Outcome } from './run.ts'
 const RUNS_MAX = 200
 
 /** The faults without which a seed does not fail in the same way: halves are taken away, then single ones. */
-export async function shrink(outcome: Outcome): Promise<Fault[]> {
+export async function shrink(
+  outcome: Pick<Outcome, 'seed' | 'plan' | 'broken' | 'violations'>,
+  run: (faults: Fault[]) => Promise<Pick<Outcome, 'broken' | 'violations'>> = (faults) =>
+    runSeed(outcome.seed, { faults }),
+): Promise<Fault[]> {
   const rules = rulesOf(outcome)
   let faults = [...outcome.plan.faults]
   let runs = 0
   const fails = async (some: Fault[]): Promise<boolean> => {
     runs += 1
-    const found = rulesOf(await runSeed(outcome.seed, { faults: some }))
+    const found = rulesOf(await run(some))
     return [...rules].some((rule) => found.has(rule))
   }
   for (let size = Math.ceil(faults.length / 2); size >= 1; size = size === 1 ? 0 : Math.ceil(size / 2))
@@ -24,6 +28,6 @@ export async function shrink(outcome: Outcome): Promise<Fault[]> {
 }
 
 /** What a run breaks, by the first words: the same fault has other ids and other counts when it is shrunk. */
-function rulesOf({ broken, violations }: Outcome): Set<string> {
+function rulesOf({ broken, violations }: Pick<Outcome, 'broken' | 'violations'>): Set<string> {
   return new Set([...broken.map((what) => what.split(':')[0] as string), ...violations.map(({ rule }) => rule)])
 }

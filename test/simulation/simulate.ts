@@ -37,6 +37,8 @@ const { values } = parseArgs({
     help: { type: 'boolean', short: 'h' },
   },
 })
+// Whoever reads has gone, as in `... | head`: there is nobody left to tell anything.
+process.stdout.on('error', () => process.exit(1))
 const out = (line: string): void => void process.stdout.write(`${line}\n`)
 
 function whole(text: string | undefined, otherwise: number): number {
