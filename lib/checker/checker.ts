@@ -175,7 +175,7 @@ export class HistoryChecker {
       found('D11', `attempt ${line.attempt} was sent, and ${call.retries} retries were asked for`)
     this.#pay(request, line, node)
     request.sends += 1
-    request.lastBroker = line.broker
+    request.outBy.add(line.broker)
     request.attemptEndMs = line.t + line.timeoutMs
     request.linkLost = false
     request.refusedByCode = ''
@@ -208,8 +208,7 @@ export class HistoryChecker {
     }
     // With another attempt out beside it, that one's end decides when to go on.
     if (line.code === 'BUSY' && request.refused === request.sends) request.busyMs = line.t
-    // No attempt is out any more: none to go on with when a link breaks.
-    request.lastBroker = ''
+    request.outBy.delete(line.broker)
     node.moved(line.id)
   }
 

@@ -67,11 +67,12 @@ export class NodeCase {
   unlinked(broker: string, code: string, nowMs: number): void {
     this.notUsable(broker)
     for (const request of this.open.values()) {
-      if (request.lastBroker !== broker || request.sends === 0) continue
-      request.linkLost = !SLOW_ENDS.has(code)
+      if (!request.outBy.delete(broker)) continue
+      if (SLOW_ENDS.has(code)) continue
+      request.linkLost = true
       // Later attempts may be one of two that are out, or wait for the budget: the first says enough.
       const first = request.sends === 1 && request.refused === 0 && nowMs < request.attemptEndMs
-      if (request.linkLost && first && this.#usable.size > 0)
+      if (first && this.#usable.size > 0)
         this.#failovers.set(request.id, {
           request,
           sinceMs: nowMs,

@@ -54,7 +54,8 @@ export class RequestCase {
   everyEarlierRefused = true
   /** The last attempt that was sent without the mark of a possible duplicate. */
   lastUnmarked = -1
-  lastBroker = ''
+  /** Brokers by which an attempt was sent that was not refused; what has timed out stays. */
+  readonly outBy: Set<string> = new Set()
   /** Until when the last attempt waits for its answer. */
   attemptEndMs = 0
   /** The last attempt was refused by a broker that may not have been the last to be asked. */
