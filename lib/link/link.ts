@@ -25,7 +25,7 @@ import type { Greeting, HandshakeOptions } from './handshake.ts'
 import { Keepalive } from './keepalive.ts'
 import { RecordReader } from './record-reader.ts'
 import { SendQueue } from './send-queue.ts'
-import type { SlabPool } from './send-queue.ts'
+import type { SlabPool } from './slab-pool.ts'
 
 const EMPTY = Buffer.alloc(0)
 const ECHO_BYTES = 8
@@ -160,7 +160,7 @@ export class Link implements StreamListener {
 
   // --- what the owner asks for
 
-  /** Queues a frame given as positions. A payload of REFERENCE_BYTES_MIN and more may be sent by reference: do not change it. */
+  /** Queues a frame given as positions. A long payload may be sent by reference (see SendQueue): do not change it. */
   sendFrame(
     type: number,
     flags: number,
@@ -424,6 +424,7 @@ export class Link implements StreamListener {
 
   #enterClosed(code: ErrorCode, message: string, nowMs: number): void {
     this.#state = { name: 'closed' }
+    this.#queue?.close()
     this.#receiveCipher?.wipe()
     this.#sendCipher?.wipe()
     this.#listener.closed(code, message, nowMs)

@@ -8,34 +8,21 @@ import {
 import { writeFrameHeader, writeRecordHeader } from '../../protocol/frame.ts'
 import type { Connection } from '../runtime.ts'
 import type { RecordCipher } from './cipher.ts'
+import { SLAB_BYTES } from './slab-pool.ts'
+import type { SlabPool } from './slab-pool.ts'
 
-/** Payloads from here on travel by reference where nothing has to be encrypted. */
-export const REFERENCE_BYTES_MIN = 1_024
-/** Small frames are copied together into slabs of this size. */
-const SLAB_BYTES = 65_536
-const SLABS_KEPT_MAX = 64
+/** Payloads from here on travel by reference where nothing has to be encrypted: copying shorter ones costs less. */
+export const REFERENCE_BYTES_MIN = 16_384
 /** A record with raw payloads ends here, so that a receiver seldom has to join one that crosses two reads. */
 const RAW_TARGET_BYTES = 16_384
 /** Waiting bytes at which a flush does not wait for the end of the turn. */
 const EAGER_BYTES = 65_536
 
-/** Slabs shared by all links of a process: a link holds one only while it has something to send. */
-export class SlabPool {
-  readonly #free: Buffer[] = []
-
-  take(): Buffer {
-    return this.#free.pop() ?? Buffer.allocUnsafeSlow(SLAB_BYTES)
-  }
-
-  give(slab: Buffer): void {
-    if (slab.length === SLAB_BYTES && this.#free.length < SLABS_KEPT_MAX) this.#free.push(slab)
-  }
-}
-
 /**
  * What waits to be sent on one link. Frames are collected into records (SPEC 3.1): headers, envelopes and small payloads
- * are copied into a slab and sealed with one box; payloads that need no sealing here go by reference into `raw`. While
- * an earlier write has not been taken by the system, frames go on collecting: a slow peer gets larger records.
+ * are copied into a slab and sealed with one box. Payloads that need no sealing here go behind the box: short ones copied
+ * into a second slab, so that the system gets a few long pieces, long ones by reference. While an earlier write has not
+ * been taken by the system, frames go on collecting: a slow peer gets larger records.
  */
 export class SendQueue {
   readonly #pool: SlabPool
@@ -47,6 +34,11 @@ export class SendQueue {
   #end = 0
   #raw: Uint8Array[] = []
   #rawBytes = 0
+  #references = false
+  /** Copied raw payloads: those of the current record from #rawStart on that are not in #raw yet. */
+  #rawSlab: Buffer | null = null
+  #rawStart = 0
+  #rawEnd = 0
   /** Finished records in order, and the slabs under them. */
   #ready: Uint8Array[] = []
   #readyBytes = 0
@@ -72,7 +64,7 @@ export class SendQueue {
 
   /** Payloads that wait by reference, their memory being somebody else's. */
   get holdsReferences(): boolean {
-    return this.#raw.length > 0 || this.#readyReferences || this.#pendingReferences
+    return this.#references || this.#readyReferences || this.#pendingReferences
   }
 
   get writePending(): boolean {
@@ -81,7 +73,7 @@ export class SendQueue {
 
   /** Whether so much waits that it should leave before the turn ends. */
   get eager(): boolean {
-    return !this.writePending && this.bytes >= EAGER_BYTES
+    return !this.writePending && (this.bytes >= EAGER_BYTES || this.#pool.crowded)
   }
 
   /** Adds a frame from an envelope and a payload given as positions. A referenced payload must not change any more. */
@@ -109,8 +101,8 @@ export class SendQueue {
     const together = !raw && payload === envelope && payloadStart === envelopeEnd
     end += envelope.copy(slab, end, envelopeStart, together ? payloadEnd : envelopeEnd)
     if (raw) {
-      const whole = payloadStart === 0 && payloadEnd === payload.length
-      this.#raw.push(whole ? payload : payload.subarray(payloadStart, payloadEnd))
+      if (payloadBytes < REFERENCE_BYTES_MIN) this.#copyRaw(payload, payloadStart, payloadEnd)
+      else this.#referRaw(payload, payloadStart, payloadEnd)
       this.#rawBytes += payloadBytes
     } else if (!together) {
       end += payload.copy(slab, end, payloadStart, payloadEnd)
@@ -127,20 +119,31 @@ export class SendQueue {
     const bytes = this.#readyBytes
     const taken = connection.write(this.#ready)
     this.framesWritten = this.framesAdded
-    const slabs = this.#slabs
-    if (this.#slab !== null) slabs.push(this.#slab)
-    this.#slab = null
-    this.#recordStart = this.#end = 0
     this.#ready = []
     this.#readyBytes = 0
-    this.#slabs = []
-    if (taken) for (const slab of slabs) this.#pool.give(slab)
-    // Slabs of a pending write are left to the collector: rare, and simpler than tracking them.
-    else {
+    this.#releaseSlabs(taken)
+    if (!taken) {
       this.#pendingBytes = bytes
       this.#pendingReferences = this.#readyReferences
     }
     this.#readyReferences = false
+  }
+
+  /** The link is over: nothing of it is sent any more. */
+  close(): void {
+    this.#releaseSlabs(false)
+  }
+
+  #releaseSlabs(sent: boolean): void {
+    const slabs = this.#slabs
+    if (this.#slab !== null) slabs.push(this.#slab)
+    if (this.#rawSlab !== null) slabs.push(this.#rawSlab)
+    for (const slab of slabs)
+      if (sent) this.#pool.give(slab)
+      else this.#pool.leave()
+    slabs.length = 0
+    this.#slab = this.#rawSlab = null
+    this.#recordStart = this.#end = this.#rawStart = this.#rawEnd = 0
   }
 
   /** The system has taken everything that was written. */
@@ -165,13 +168,36 @@ export class SendQueue {
         this.#finishRecord()
         this.#slabs.push(slab)
       }
-      const alone = RECORD_HEADER_BYTES + bytes + this.#cipher.tagBytes
-      slab = alone > SLAB_BYTES ? Buffer.allocUnsafeSlow(alone) : this.#pool.take()
+      slab = this.#pool.take(RECORD_HEADER_BYTES + bytes + this.#cipher.tagBytes)
       this.#slab = slab
       this.#recordStart = this.#end = 0
     }
     if (this.#end === this.#recordStart) this.#end += RECORD_HEADER_BYTES
     return slab
+  }
+
+  #copyRaw(payload: Buffer, start: number, end: number): void {
+    let slab = this.#rawSlab
+    if (slab === null || this.#rawEnd + end - start > SLAB_BYTES) {
+      this.#endRawRun()
+      if (slab !== null) this.#slabs.push(slab)
+      slab = this.#rawSlab = this.#pool.take(SLAB_BYTES)
+      this.#rawStart = this.#rawEnd = 0
+    }
+    this.#rawEnd += payload.copy(slab, this.#rawEnd, start, end)
+  }
+
+  #referRaw(payload: Buffer, start: number, end: number): void {
+    this.#endRawRun()
+    this.#raw.push(start === 0 && end === payload.length ? payload : payload.subarray(start, end))
+    this.#references = true
+  }
+
+  /** What has been copied since the last reference is one piece. */
+  #endRawRun(): void {
+    if (this.#rawSlab === null || this.#rawEnd === this.#rawStart) return
+    this.#raw.push(this.#rawSlab.subarray(this.#rawStart, this.#rawEnd))
+    this.#rawStart = this.#rawEnd
   }
 
   #finishRecord(): void {
@@ -183,10 +209,12 @@ export class SendQueue {
     writeRecordHeader(slab, start, sealedEnd - body, this.#rawBytes)
     if (this.#cipher.tagBytes > 0) this.#cipher.seal(slab, body, this.#end, slab.subarray(start, body))
     this.#ready.push(slab.subarray(start, sealedEnd))
-    if (this.#raw.length > 0) this.#readyReferences = true
-    for (const payload of this.#raw) this.#ready.push(payload)
+    this.#endRawRun()
+    for (const piece of this.#raw) this.#ready.push(piece)
     this.#readyBytes += sealedEnd - start + this.#rawBytes
-    this.#raw = []
+    this.#readyReferences ||= this.#references
+    this.#references = false
+    this.#raw.length = 0
     this.#rawBytes = 0
     this.#recordStart = this.#end = sealedEnd
   }

@@ -18,38 +18,37 @@ export function chooseLink(
 ): NodeLink | null {
   if (named !== null)
     for (const link of links) if (link.usable && link.isNamed(named) && !avoid.includes(link)) return link
-  let best: NodeLink | null = null
-  for (const rank of RANKS) {
-    best = cheaperOfTwo(links, (link) => rankOf(link, avoid, service, nowMs) >= rank, chance)
-    if (best !== null) break
-  }
-  return best
+  let highest = NOT_USABLE
+  for (const link of links) highest = Math.max(highest, rankOf(link, avoid, service, nowMs))
+  return highest === NOT_USABLE ? null : cheaperOfTwo(links, highest, avoid, service, nowMs, chance)
 }
 
-/** The best links first: usable and wanted, then the suspect among them, then any. */
-const RANKS = [2, 1, 0] as const
+const NOT_USABLE = -1
 
+/** The best links first: usable and wanted, then the suspect among them, then any. */
 function rankOf(link: NodeLink, avoid: readonly NodeLink[], service: string, nowMs: number): number {
-  if (!link.usable) return -1
+  if (!link.usable) return NOT_USABLE
   if (avoid.length > 0 && avoid.includes(link)) return 0
   return link.suspect || link.isUnserved(service, nowMs) ? 1 : 2
 }
 
-/** Of the wanted links two at random, and of these the cheaper one. */
+/** Of the links of this rank two at random, and of these the cheaper one. */
 function cheaperOfTwo(
   links: readonly NodeLink[],
-  wanted: (link: NodeLink) => boolean,
+  rank: number,
+  avoid: readonly NodeLink[],
+  service: string,
+  nowMs: number,
   chance: () => number,
 ): NodeLink | null {
   let count = 0
-  for (const link of links) if (wanted(link)) count += 1
-  if (count === 0) return null
+  for (const link of links) if (rankOf(link, avoid, service, nowMs) === rank) count += 1
   const first = count <= 2 ? 0 : Math.floor(chance() * count)
   const second = count <= 2 ? count - 1 : (first + 1 + Math.floor(chance() * (count - 1))) % count
   let index = 0
   let best: NodeLink | null = null
   for (const link of links) {
-    if (!wanted(link)) continue
+    if (rankOf(link, avoid, service, nowMs) !== rank) continue
     // Of two that cost the same either may be taken: the first of the list would get all the work of an idle net.
     if (index === first || index === second)
       if (best === null || link.cost < best.cost || (link.cost === best.cost && chance() < 0.5)) best = link

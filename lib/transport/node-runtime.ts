@@ -1,6 +1,7 @@
 import { sodiumRandom } from '../identity/sodium.ts'
 import type { Accept, Alarm, Dial, DialError, Runtime } from '../runtime.ts'
 import { dial } from './tcp.ts'
+import { turns } from './turns.ts'
 
 /** A timer that fires this late means that the process was stopped or starved, not that the peers were silent. */
 const LATE_MS = 100
@@ -23,7 +24,7 @@ export const nodeRuntime: Runtime = {
     return () => {
       if (asked) return
       asked = true
-      setImmediate(turn)
+      turns.end(turn)
     }
   },
   dial: (

@@ -1,17 +1,24 @@
 const FIRST_BYTES = 4_096
-const MOST_BYTES = 262_144
+const MOST_BYTES = 1_048_576
 const GROWTH = 4
-/** Less room than this is not worth a read: a new slab is taken. */
-const ROOM_BYTES_MIN = 4_096
+/** What the slabs of all sockets of this process may have grown by; beyond it they stay as they are. */
+const GROWN_BYTES_MAX = 134_217_728
+/** A slab that holds fewer reads than this grows, one that holds very many more shrinks. */
+const READS_MIN = 3
+const READS_MAX = READS_MIN * GROWTH * 2
+
+let grownBytes = 0
 
 /**
  * The memory that one socket reads into. It is read into again and again as long as nobody keeps views of it, which
- * saves an allocation and its collection per read; after views were kept, reading goes on behind them. It grows when
- * reads fill it, so an idle link costs FIRST_BYTES and a busy one gets large reads.
+ * saves an allocation and its collection per read; after views were kept, reading goes on behind them. Its size follows
+ * the reads: an idle link costs FIRST_BYTES, and slabs no larger than needed come out of warm memory.
  */
 export class ReadBuffer {
   #slabBytes = FIRST_BYTES
   #free: Buffer = Buffer.allocUnsafeSlow(FIRST_BYTES)
+  /** The longest read into this slab. */
+  #longest = 0
 
   /** Where the next read goes. */
   get free(): Buffer {
@@ -20,13 +27,32 @@ export class ReadBuffer {
 
   /** The first `bytes` of `free` have been read into; `kept` when views of them live on. */
   filled(bytes: number, kept: boolean): void {
-    const full = bytes === this.#free.length
-    if (full && this.#slabBytes < MOST_BYTES) this.#slabBytes *= GROWTH
-    else if (!kept) return
-    else if (this.#free.length - bytes >= ROOM_BYTES_MIN) {
+    if (bytes > this.#longest) this.#longest = bytes
+    const full = bytes === this.#free.length && this.#slabBytes < MOST_BYTES
+    if (!full && !kept) return
+    const room = this.#free.length - bytes
+    // A read into less room than the last one took would cut a record in two, which is then copied.
+    if (!full && room >= this.#longest) {
       this.#free = this.#free.subarray(bytes)
       return
     }
+    const before = this.#slabBytes
+    if (this.#longest * READS_MIN > this.#slabBytes) this.#resize(Math.min(MOST_BYTES, this.#slabBytes * GROWTH))
+    else if (this.#longest * READS_MAX < this.#slabBytes) this.#resize(Math.max(FIRST_BYTES, this.#slabBytes / GROWTH))
+    if (!kept && this.#slabBytes === before) return
+    this.#longest = 0
     this.#free = Buffer.allocUnsafeSlow(this.#slabBytes)
+  }
+
+  /** The socket is closed. */
+  close(): void {
+    this.#resize(FIRST_BYTES)
+  }
+
+  #resize(bytes: number): void {
+    const more = bytes - this.#slabBytes
+    if (more > 0 && grownBytes + more > GROWN_BYTES_MAX) return
+    grownBytes += more
+    this.#slabBytes = bytes
   }
 }

@@ -2,6 +2,7 @@ import net from 'node:net'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import type { Accept, Connection, Dial, DialError, StreamListener } from '../runtime.ts'
 import { ReadBuffer } from './read-buffer.ts'
+import { turns } from './turns.ts'
 
 const CONNECT_TIMEOUT_MS = 3_000
 /** How long a connection may take to deliver its last bytes. */
@@ -14,9 +15,14 @@ class SocketReader {
   readonly #buffer = new ReadBuffer()
   deliver: (chunk: Buffer) => boolean = () => false
 
+  close(): void {
+    this.#buffer.close()
+  }
+
   readonly option: net.OnReadOpts = {
     buffer: () => this.#buffer.free,
     callback: (bytes) => {
+      turns.chunk()
       const { free } = this.#buffer
       this.#buffer.filled(bytes, this.deliver(free.subarray(0, bytes)))
       return true
@@ -56,12 +62,19 @@ class TcpConnection implements Connection {
     })
     const listener = accept(this, performance.now())
     this.#listener = listener
-    if (this.#reader === null) socket.on('data', (chunk: Buffer) => void listener.received(chunk, performance.now()))
+    if (this.#reader === null)
+      socket.on('data', (chunk: Buffer) => {
+        turns.chunk()
+        listener.received(chunk, performance.now())
+      })
     else {
       this.#reader.deliver = (chunk) => listener.received(chunk, performance.now())
       socket.resume()
     }
-    socket.on('close', () => listener.lost(this.#error?.message ?? 'the connection was closed', performance.now()))
+    socket.on('close', () => {
+      this.#reader?.close()
+      listener.lost(this.#error?.message ?? 'the connection was closed', performance.now())
+    })
     if (socket.destroyed) listener.lost('the connection was closed', performance.now())
   }
 
