@@ -124,6 +124,7 @@ t.test('sealed records', async (t) => {
     const state = new CipherState()
     state.initializeKey(Buffer.from(key, 'hex'))
     state.setNonce(vector['number'] as number)
+    for (let rekeys = 0; rekeys < ((vector['rekeys'] as number | undefined) ?? 0); rekeys++) state.rekey()
     const cipher = new NoiseRecordCipher(state)
     const bytes = bytesOf(vector)
     const sealedEnd = 8 + bytes.readUInt32BE(0)

@@ -94,6 +94,7 @@ function deriveKeys(
   const shared = dh(pair, peer)
   const [request, reply] = hkdf2(hash(KEY_CONTEXT, number, ephemeral, service), shared)
   wipe(shared)
+  for (const output of [request, reply]) wipe(output.subarray(AEAD_KEY_BYTES))
   return { request: request.subarray(0, AEAD_KEY_BYTES), reply: reply.subarray(0, AEAD_KEY_BYTES) }
 }
 
@@ -119,7 +120,9 @@ export class ClientSeal {
 
   constructor(serviceKey: ServiceKey, credentials: ClientCredentials, random: Random) {
     const { service, epoch, key } = serviceKey
-    const pair = dhKeyPair(random(DH_BYTES))
+    const secret = random(DH_BYTES)
+    const pair = dhKeyPair(secret)
+    wipe(secret)
     this.epoch = epoch
     this.#client = credentials.address
     this.#ephemeral = pair.publicKey
@@ -158,6 +161,12 @@ export class ClientSeal {
       throw new AdaptnetError('REPLY_FORGED', undefined, { cause })
     }
     return { kind: opened[0] as number, payload: opened.subarray(KIND_BYTES) }
+  }
+
+  /** Forgets its keys: nothing is sealed or opened with it any more. */
+  wipe(): void {
+    wipe(this.#keys.request)
+    wipe(this.#keys.reply)
   }
 }
 

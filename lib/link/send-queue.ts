@@ -1,6 +1,7 @@
 import {
   FRAME_HEADER_BYTES,
   FrameFlag,
+  FrameType,
   RECORD_HEADER_BYTES,
   RECORD_RAW_BYTES_MAX,
   RECORD_SEALED_BYTES_MAX,
@@ -18,6 +19,8 @@ const SLABS_KEPT_MAX = 64
 const RAW_TARGET_BYTES = 16_384
 /** Waiting bytes at which a flush does not wait for the end of the turn. */
 const EAGER_BYTES = 65_536
+
+const EMPTY = Buffer.alloc(0)
 
 /** Slabs shared by all links of a process: a link holds one only while it has something to send. */
 export class SlabPool {
@@ -117,6 +120,13 @@ export class SendQueue {
     }
     this.#end = end
     this.framesAdded += 1
+  }
+
+  /** Ends the record that is being filled with REKEY; what follows is sealed with the next key (SPEC 4.5). */
+  rekey(): void {
+    this.add(FrameType.REKEY, 0, EMPTY, 0, 0, EMPTY, 0, 0)
+    this.#finishRecord()
+    this.#cipher.rekey()
   }
 
   /** Writes all that waits, unless an earlier write is still pending. */

@@ -276,6 +276,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
     this.#links.close(nowMs)
     this.#alarm.set(null)
     this.#registrations.closeAll()
+    this.#seals.wipe()
     this.#drained?.()
     this.events.end()
     this.#onClosed()

@@ -78,6 +78,12 @@ export class Seals {
     return Math.ceil(wallClock() + deadlineMs - clock())
   }
 
+  /** Forgets every key: the node has closed. */
+  wipe(): void {
+    for (const { seal } of this.#known.values()) seal?.wipe()
+    this.#known.clear()
+  }
+
   #holds(record: Uint8Array, service: string): boolean {
     try {
       return verifyServiceKey(record, this.#options.net, this.#options.wallClock()).service === service
