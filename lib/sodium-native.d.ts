@@ -45,6 +45,7 @@ declare module 'sodium-native' {
     randombytes_buf(target: View): void
     sodium_memcmp(a: View, b: View): boolean
     sodium_memzero(target: View): void
+    sodium_malloc(bytes: number): Buffer
   }
   const sodium: Sodium
   export default sodium

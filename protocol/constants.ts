@@ -44,6 +44,7 @@ export const FrameType = {
   PONG: 34,
   GO_AWAY: 35,
   CLOSE: 36,
+  REKEY: 37,
   BROKERS: 48,
   REVOCATIONS: 49,
   GOSSIP: 50,
@@ -142,6 +143,10 @@ export const RECORD_TIMEOUT_MS = 5000
 export const KEEPALIVE_BUSY_MS = 250
 /** In ms. Beyond it: PING, then PEER_SILENT after three. */
 export const KEEPALIVE_IDLE_MS = 5000
+/** In records of a direction under one key. Beyond it: the sender sends REKEY before. */
+export const REKEY_RECORDS_MAX = 4_294_967_296
+/** In ms under one key. Beyond it: the sender sends REKEY before. */
+export const REKEY_MS_MAX = 3_600_000
 /** In brokers of a list. Beyond it: the rest is ignored. */
 export const BROKERS_MAX = 64
 /** In addresses of a broker. Beyond it: the rest is ignored. */

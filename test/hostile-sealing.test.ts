@@ -7,10 +7,13 @@ import { FrameFlag, FrameType } from '../protocol/constants.ts'
 import { encodeReject, encodeServiceKeys } from '../protocol/control.ts'
 import type { Envelope } from '../protocol/envelope.ts'
 import { createAuthority } from '../lib/identity/identity.ts'
-import { nextServiceEpoch } from '../lib/identity/service-key.ts'
+import type { ClientCredentials } from '../lib/identity/client-proof.ts'
+import { ClientSeal } from '../lib/identity/sealing.ts'
+import { nextServiceEpoch, openServiceKey } from '../lib/identity/service-key.ts'
 import { sodiumRandom } from '../lib/identity/sodium.ts'
 import { MemoryJournal } from '../lib/node/memory-journal.ts'
 import type { Node } from '../lib/node/node.ts'
+import { SESSION_LEASE_MS } from '../lib/node/seen-requests.ts'
 import type { ReceivedFrame } from './raw-peer.ts'
 import { SealedNet, isSealed, textOf } from './sealed-net.ts'
 import type { Misdeeds } from './traitor.ts'
@@ -264,6 +267,72 @@ t.test('exactly-once: a replay to another worker of the journal runs nothing', a
   }
   await net.cluster.net.run(5)
   t.same(net.ran, ['x'])
+})
+
+t.test('a broker seals a request of its own in the name of a client: no worker runs it', async (t) => {
+  const net = new SealedNet({ brokers: [], misdeeds: {} })
+  const secrets = net.epoch('work')
+  const client = await net.client()
+  const worker = await net.worker('worker', 'work', { ...STRICT, secrets })
+  t.equal(await net.ask(client, 'work', 'x', STRICT), 'ok:x')
+  const key = openServiceKey(secrets.record, secrets.net)
+  const [own, victim] = [net.cluster.identity('t'), net.cluster.identity('client')]
+  const id = Buffer.alloc(16, 5)
+  const forge = (credentials: Omit<ClientCredentials, 'address'>, sender: string): void => {
+    const seal = new ClientSeal(key, { ...credentials, address: Buffer.from(sender) }, sodiumRandom)
+    id[15] = (id[15] as number) + 1
+    const payload = seal.seal(Buffer.from(`as ${sender}`), net.wallMs, id, Buffer.from('work'))
+    const envelope = {
+      id: Buffer.from(id),
+      originalId: Buffer.alloc(16),
+      receiver: 'work',
+      sender,
+      retryCount: 0,
+      possibleDuplicate: false,
+      timeToLive: 1_000,
+      watermark: 0,
+      delivery: 0,
+      headers: [],
+    }
+    net.traitor?.toWorker({ type: FrameType.REQUEST, flags: FrameFlag.SEALED, payload, envelope } as ReceivedFrame)
+  }
+  const refused = worker.report().work.refused
+  forge(own, client.address)
+  forge({ ...own, certificateBytes: victim.certificateBytes }, client.address)
+  forge({ ...own, certificateBytes: victim.certificateBytes }, 'client/00000000')
+  await net.cluster.net.run(5)
+  t.same(net.ran, ['x'], 'it has the certificate of the client, and cannot sign with its key')
+  t.equal(worker.report().work.refused, refused + 3)
+  forge(own, 't/00000000')
+  await net.cluster.net.run(5)
+  t.same(net.ran, ['x', 'as t/00000000'], 'under its own name it may do what its certificate says')
+})
+
+t.test('exactly-once: a request that it kept until the lease is over is not run again', async (t) => {
+  const caught: ReceivedFrame[] = []
+  const net = new SealedNet({ brokers: ['b1'], misdeeds: { request: (frame) => (caught.push(frame), [frame]) } })
+  // One journal each under the same name: the second and the third know as little as one that has forgotten.
+  const serve = (name: string): Promise<Node> =>
+    net.worker(name, 'work', { ...STRICT, secrets, journal: new MemoryJournal({ id: 'shared', clock }) })
+  const clock = (): number => net.cluster.net.nowMs
+  const secrets = net.epoch('work')
+  const client = await net.client()
+  await serve('w1')
+  const longest = { ...STRICT, delivery: 'exactly-once', deadlineMs: SESSION_LEASE_MS / 2 } as const
+  t.equal(await net.ask(client, 'work', 'x', { ...longest, broker: 't' }), 'ok:x')
+  const frame = caught.find(({ envelope }) => envelope?.receiver === 'work#shared')
+  if (frame === undefined) return t.fail('it went by the traitor')
+  await serve('w2')
+  net.traitor?.toWorker(frame, 1)
+  await net.cluster.net.run(5)
+  t.same(net.ran, ['x', 'x'], 'while somebody might wait for it, only the journal keeps it from running')
+  await net.cluster.net.settle(client.close())
+  await net.cluster.net.run(SESSION_LEASE_MS)
+  const late = await serve('w3')
+  net.traitor?.toWorker(frame, 2)
+  await net.cluster.net.run(5)
+  t.same(net.ran, ['x', 'x'], 'later its own time is over')
+  t.equal(late.report().work.refused, 1)
 })
 
 t.test('what it tells of keys', async (t) => {

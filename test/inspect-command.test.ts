@@ -34,7 +34,8 @@ async function run(...args: string[]): Promise<Outcome> {
 
 const authority = createAuthority(sodiumRandom)
 const made = { name: 'client', roles: Role.node, serves: ['a'], calls: ['b*'], nowMs: Date.now(), days: 1 }
-const certificateBytes = Buffer.from(admit(authority, made, sodiumRandom).certificateBytes)
+const identity = admit(authority, made, sodiumRandom)
+const certificateBytes = Buffer.from(identity.certificateBytes)
 const id = Buffer.from('000102030405060708090a0b0c0d0e0f', 'hex')
 const envelope = encodeEnvelope({
   id,
@@ -148,7 +149,9 @@ t.test('keys of services and payloads that are sealed to them', async (t) => {
   const secrets = nextServiceEpoch(authority, 'upper', null, { nowMs: Date.now(), days: 1 }, sodiumRandom)
   const { record: key, net, epochs } = secrets
   const [client, receiver] = [Buffer.from('client/0a0b0c0d'), Buffer.from('upper')]
-  const request = new ClientSeal(openServiceKey(key, net), sodiumRandom).seal(raw, id, client, receiver)
+  const credentials = { ...identity, address: client }
+  const sealing = new ClientSeal(openServiceKey(key, net), credentials, sodiumRandom)
+  const request = sealing.seal(raw, Date.now(), id, receiver)
   const seal = new WorkerSeal(request, epochs, sodiumRandom)
   const reply = seal.seal(ReplyKind.REPLY, Buffer.from('hello'), id, client, receiver)
   const { SEALED, RAW } = FrameFlag
@@ -172,8 +175,8 @@ t.test('keys of services and payloads that are sealed to them', async (t) => {
     /serviceKey: \d+ bytes\n.* signed service key: /,
     /service: "upper"\n.* epoch: 1\n/,
     /frame REQUEST: RAW SEALED, envelope/,
-    /payload: 2076 bytes, sealed end to end\n.* epoch: 1\n.* ephemeral: [\w-]{43}\n/,
-    /encrypted: 2000 bytes and a tag\n/,
+    new RegExp(`payload: ${request.length} bytes, sealed end to end\\n.* epoch: 1\\n.* ephemeral: [\\w-]{43}\\n`),
+    new RegExp(`encrypted: ${request.length - 76} bytes and a tag\\n`),
     /payload: 46 bytes, sealed end to end\n.* nonce: [0-9a-f]{48}\n/,
     /encrypted: 6 bytes and a tag\n/,
     /payload: 0 bytes, shorter than a seal$/m,

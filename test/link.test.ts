@@ -6,8 +6,11 @@ import { admit, createAuthority } from '../lib/identity/identity.ts'
 import type { Identity } from '../lib/identity/identity.ts'
 import { Link } from '../lib/link/link.ts'
 import type { LinkListener, Peer } from '../lib/link/link.ts'
+import { Rekeying } from '../lib/link/rekeying.ts'
 import { SlabPool } from '../lib/link/slab-pool.ts'
 import type { Connection, StreamListener } from '../lib/runtime.ts'
+import { frame as frameBytes } from './vectors/independent-codec.ts'
+import { openLink } from './vectors/machine.ts'
 import { VirtualNet } from './virtual-net.ts'
 import type { VirtualProcess } from './virtual-net.ts'
 
@@ -368,4 +371,66 @@ t.test('a listener that throws ends its link with INTERNAL, and tells the peer n
   t.match(acceptor.closes, [{ code: 'INTERNAL', message: /secret/ }])
   t.equal(dialler.codes, 'INTERNAL')
   t.notMatch(dialler.closes[0]?.message, /secret/)
+})
+
+const PING = frameBytes({ type: FrameType.PING, payload: Buffer.of(7) })
+const REKEY = frameBytes({ type: FrameType.REKEY })
+const HOUR_MS = 3_600_000
+
+t.test('the peer sends REKEY: its next record opens under the next key, and under no other', async (t) => {
+  const link = openLink(Mode.noise)
+  for (let round = 0; round < 3; round++) {
+    link.send(Buffer.concat([PING, REKEY]), Buffer.alloc(0), 1_000)
+    link.rekey()
+    link.send(PING, Buffer.alloc(0), 7)
+  }
+  t.equal(link.closed.code, null)
+  t.equal(link.answers().length, 6, 'every PING was read')
+  link.send(REKEY, Buffer.alloc(0), 1_000)
+  link.send(PING, Buffer.alloc(0), 1_000)
+  t.equal(link.closed.code, 'TAG_INVALID', 'the old key opens nothing any more')
+})
+
+t.test('a link makes new keys for what it sends before an hour is over, also if nothing else is sent', async (t) => {
+  const link = openLink(Mode.noise)
+  // The keepalive is satisfied all the time.
+  for (let nowMs = 0; nowMs <= 3 * HOUR_MS; nowMs += 60_000) {
+    link.link.received(Buffer.alloc(0), nowMs)
+    link.link.tick(nowMs, 'idle')
+    link.link.flush(nowMs)
+  }
+  link.send(PING, Buffer.alloc(0), 1_000)
+  t.equal(link.closed.code, null)
+  const types = link.answers().map(({ type }) => type)
+  t.same(types, [FrameType.REKEY, FrameType.REKEY, FrameType.REKEY, FrameType.PONG], 'and uses them')
+  const plain = openLink(Mode.plain)
+  plain.link.received(Buffer.alloc(0), 2 * HOUR_MS)
+  plain.link.tick(2 * HOUR_MS, 'idle')
+  plain.link.flush(2 * HOUR_MS)
+  t.same(plain.answers(), [], 'plain mode has none')
+})
+
+t.test('a busy link makes new keys by the number of its records, far below 2^32', async (t) => {
+  const rekeying = new Rekeying(0)
+  const at: number[] = []
+  for (let records = 0; records < 3_500_000; records += 1_000) if (rekeying.due(records, 1)) at.push(records)
+  t.equal(at.length, 3)
+  t.ok((at[0] ?? 0) < 2 ** 21)
+})
+
+t.test('two links that follow each other through new keys in both directions', async (t) => {
+  const { net, dialler, acceptor } = await pair()
+  for (const [from, to] of [
+    [dialler, acceptor],
+    [acceptor, dialler],
+    [dialler, acceptor],
+  ] as const) {
+    const before = to.frames.length
+    from.link.sendControl(FrameType.REGISTER, Buffer.of(1))
+    from.link.tick(net.nowMs + HOUR_MS, 'paused')
+    from.link.sendControl(FrameType.REGISTER, Buffer.alloc(3_000, 2))
+    await net.run(5)
+    t.equal(to.frames.length, before + 2)
+  }
+  t.equal(dialler.codes + acceptor.codes, '')
 })

@@ -1,11 +1,13 @@
 /** Payloads sealed end to end (SPEC 5.6): the boxes themselves, and between true clients and workers. */
 import t from 'tap'
-import { Mode, PAYLOAD_BYTES_MAX } from '../protocol/constants.ts'
-import { createAuthority } from '../lib/identity/identity.ts'
-import { ClientSeal, REPLY_SEAL_BYTES, REQUEST_SEAL_BYTES, ReplyKind, WorkerSeal } from '../lib/identity/sealing.ts'
+import { Mode, PAYLOAD_BYTES_MAX, Role } from '../protocol/constants.ts'
+import { admit, createAuthority } from '../lib/identity/identity.ts'
+import type { Identity } from '../lib/identity/identity.ts'
+import { ClientSeal, REPLY_SEAL_BYTES, REQUEST_SEAL_BYTES_MIN, ReplyKind, WorkerSeal } from '../lib/identity/sealing.ts'
 import { nextServiceEpoch, openServiceKey } from '../lib/identity/service-key.ts'
 import type { ServiceSecrets } from '../lib/identity/service-key.ts'
 import { sodiumRandom } from '../lib/identity/sodium.ts'
+import type { Random } from '../lib/identity/sodium.ts'
 import { MemoryJournal } from '../lib/node/memory-journal.ts'
 import type { StreamListener } from '../lib/runtime.ts'
 import { codeOf } from './identity-fixture.ts'
@@ -19,8 +21,20 @@ const NOW = 1_800_000_000_000
 const authority = createAuthority(sodiumRandom)
 const next = (earlier: ServiceSecrets | null, service = 'work'): ServiceSecrets =>
   nextServiceEpoch(authority, service, earlier, { nowMs: NOW, days: 1 }, sodiumRandom)
-const sealTo = ({ record, net }: ServiceSecrets): ClientSeal =>
-  new ClientSeal(openServiceKey(record, net), sodiumRandom)
+const admitted = (name: string, calls = ['*']): Identity =>
+  admit(authority, { name, roles: Role.node, serves: [], calls, nowMs: NOW }, sodiumRandom)
+const alice = admitted('alice')
+const sealTo = (
+  { record, net }: ServiceSecrets,
+  identity = alice,
+  address: Buffer = CLIENT,
+  random: Random = sodiumRandom,
+): ClientSeal => new ClientSeal(openServiceKey(record, net), { ...identity, address }, random)
+/** Only the box: who sealed it is not asked. */
+function boxOf(worker: WorkerSeal, sealed: Buffer, id = ID, client = CLIENT, receiver = WORK): Buffer {
+  const { box, payloadStart } = worker.open(Buffer.from(sealed), id, client, receiver)
+  return box.subarray(payloadStart)
+}
 const ID = Buffer.from('000102030405060708090a0b0c0d0e0f', 'hex')
 const CLIENT = Buffer.from('alice/01020304')
 const WORK = Buffer.from('work')
@@ -30,14 +44,14 @@ t.test('payloads of every size come back, and the box shows their length only', 
   const client = sealTo(secrets)
   for (const size of [0, 1, 15, 16, 17, 63, 64, 65, 1_023, 1_024, 65_536, PAYLOAD_BYTES_MAX]) {
     const payload = sodiumRandom(size)
-    const sealed = client.seal(payload, ID, CLIENT, WORK)
-    t.equal(sealed.length, size + REQUEST_SEAL_BYTES)
+    const sealed = client.seal(payload, NOW, ID, WORK)
+    t.equal(sealed.length, size + REQUEST_SEAL_BYTES_MIN + alice.certificateBytes.length)
     if (size >= 16) t.notOk(sealed.includes(payload.subarray(0, 16)))
     const worker = new WorkerSeal(sealed, secrets.epochs, sodiumRandom)
-    t.ok(worker.open(Buffer.from(sealed), ID, CLIENT, WORK).equals(payload), `request of ${size} bytes`)
+    t.ok(boxOf(worker, sealed).equals(payload), `request of ${size} bytes`)
     const reply = worker.seal(ReplyKind.REPLY, payload, ID, CLIENT, WORK)
     t.equal(reply.length, size + REPLY_SEAL_BYTES)
-    const opened = client.open(reply, ID, CLIENT, WORK)
+    const opened = client.open(reply, ID, WORK)
     t.equal(opened.kind, ReplyKind.REPLY)
     t.ok(opened.payload.equals(payload), `reply of ${size} bytes`)
   }
@@ -47,21 +61,20 @@ t.test('no two boxes are alike: nonces of many seals are all different', async (
   const client = sealTo(next(null))
   const nonces = new Set<string>()
   for (let count = 0; count < 300; count++)
-    nonces.add(client.seal(Buffer.alloc(0), ID, CLIENT, WORK).toString('hex', 36, 60))
+    nonces.add(client.seal(Buffer.alloc(0), NOW, ID, WORK).toString('hex', 36, 60))
   t.equal(nonces.size, 300)
 })
 
 t.test('every bit that changes is found, in a request and in a reply', async (t) => {
   const secrets = next(null)
   const client = sealTo(secrets)
-  const request = client.seal(Buffer.from('pay 10'), ID, CLIENT, WORK)
-  const openRequest = (bytes: Buffer): unknown =>
-    new WorkerSeal(bytes, secrets.epochs, sodiumRandom).open(bytes, ID, CLIENT, WORK)
+  const request = client.seal(Buffer.from('pay 10'), NOW, ID, WORK)
+  const openRequest = (bytes: Buffer): unknown => boxOf(new WorkerSeal(bytes, secrets.epochs, sodiumRandom), bytes)
   const worker = new WorkerSeal(request, secrets.epochs, sodiumRandom)
   const reply = worker.seal(ReplyKind.REPLY, Buffer.from('paid'), ID, CLIENT, WORK)
   for (const [what, bytes, code, open] of [
     ['request', request, 'REQUEST_FORGED', openRequest],
-    ['reply', reply, 'REPLY_FORGED', (changed: Buffer) => client.open(changed, ID, CLIENT, WORK)],
+    ['reply', reply, 'REPLY_FORGED', (changed: Buffer) => client.open(changed, ID, WORK)],
   ] as const)
     for (let bit = 0; bit < 8 * bytes.length; bit++) {
       const changed = Buffer.from(bytes)
@@ -75,8 +88,11 @@ t.test('every bit that changes is found, in a request and in a reply', async (t)
 
 t.test('a payload opens for its own request, client and service only', async (t) => {
   const secrets = next(null)
-  const client = sealTo(secrets)
-  const request = client.seal(Buffer.from('x'), ID, CLIENT, WORK)
+  // The same ephemeral key, under other addresses.
+  const secret = sodiumRandom(32)
+  const sealedBy = (address: Buffer): ClientSeal =>
+    sealTo(secrets, alice, address, (bytes) => Buffer.alloc(bytes, secret))
+  const request = sealedBy(CLIENT).seal(Buffer.from('x'), NOW, ID, WORK)
   const worker = new WorkerSeal(request, secrets.epochs, sodiumRandom)
   const reply = worker.seal(ReplyKind.REPLY, Buffer.from('y'), ID, CLIENT, WORK)
   const OTHER = Buffer.from('101112131415161718191a1b1c1d1e1f', 'hex')
@@ -87,14 +103,14 @@ t.test('a payload opens for its own request, client and service only', async (t)
     ['another journal', ID, CLIENT, Buffer.from('work#db')],
     ['a border moved', ID, Buffer.from('alice/01020304w'), Buffer.from('ork')],
   ] as const) {
-    const asRequest = codeOf(() => worker.open(Buffer.from(request), id, sender, receiver))
+    const asRequest = codeOf(() => boxOf(worker, request, id, sender, receiver))
     t.equal(asRequest, 'REQUEST_FORGED', `request under ${what}`)
-    const asReply = codeOf(() => client.open(Buffer.from(reply), id, sender, receiver))
+    const asReply = codeOf(() => sealedBy(sender).open(Buffer.from(reply), id, receiver))
     t.equal(asReply, 'REPLY_FORGED', `reply under ${what}`)
   }
   const twin = sealTo(secrets)
   t.equal(
-    codeOf(() => twin.open(Buffer.from(reply), ID, CLIENT, WORK)),
+    codeOf(() => twin.open(Buffer.from(reply), ID, WORK)),
     'REPLY_FORGED',
     "another session's ephemeral key",
   )
@@ -105,9 +121,9 @@ t.test('workers open the last two epochs, clients seal to the newest', async (t)
   const second = next(first)
   const third = next(second)
   const open = (sealed: Buffer, { epochs }: ServiceSecrets): unknown =>
-    codeOf(() => new WorkerSeal(sealed, epochs, sodiumRandom).open(Buffer.from(sealed), ID, CLIENT, WORK))
+    codeOf(() => boxOf(new WorkerSeal(sealed, epochs, sodiumRandom), sealed))
   const [one, two, three] = [first, second, third].map((secrets) =>
-    sealTo(secrets).seal(Buffer.from('x'), ID, CLIENT, WORK),
+    sealTo(secrets).seal(Buffer.from('x'), NOW, ID, WORK),
   ) as [Buffer, Buffer, Buffer]
   t.same(
     [one, two, three].map((sealed) => open(sealed, second)),
@@ -139,7 +155,8 @@ t.test('sealed through an honest broker: answers, errors, every delivery', async
     const failed = client.request('broken', 'x', { ...required, delivery })
     await t.rejects(net.cluster.net.settle(failed), { code: 'WORKER_ERROR', message: 'no such account' }, delivery)
   }
-  const longest = 'y'.repeat(PAYLOAD_BYTES_MAX - REQUEST_SEAL_BYTES)
+  const added = REQUEST_SEAL_BYTES_MIN + net.cluster.identity('client').certificateBytes.length
+  const longest = 'y'.repeat(PAYLOAD_BYTES_MAX - added)
   t.ok((await net.ask(client, 'work', longest)) === `ok:${longest}`, 'the longest request')
   t.equal(await net.ask(client, 'work', `${longest}y`), 'TOO_LARGE', 'one byte more is not sent')
   t.ok(net.ran.at(-1) === longest)
@@ -185,10 +202,10 @@ t.test('a key that has run out is none', async (t) => {
   await net.worker('worker', 'work', { secrets })
   const client = await net.client()
   t.equal(await net.ask(client, 'work', 'x', { seal: 'required' }), 'ok:x')
-  const process = net.cluster.net.process('client')
-  if (process !== undefined) process.wallClockOffsetMs += 86_400_000 + 299_000
+  const processes = ['client', 'worker'].flatMap((name) => net.cluster.net.process(name) ?? [])
+  for (const process of processes) process.wallClockOffsetMs += 86_400_000 + 299_000
   t.equal(await net.ask(client, 'work', 'y', { seal: 'required' }), 'ok:y', 'within the tolerance for clocks')
-  if (process !== undefined) process.wallClockOffsetMs += 2_000
+  for (const process of processes) process.wallClockOffsetMs += 2_000
   t.equal(await net.ask(client, 'work', 'z', { seal: 'required', deadlineMs: 100 }), 'SEAL_REQUIRED')
 })
 
@@ -313,12 +330,13 @@ t.test(
     )
     t.equal(client.report().requests.forged, 0)
     const epochs: number[] = []
+    const added = REQUEST_SEAL_BYTES_MIN + net.cluster.identity('client').certificateBytes.length
     net.cluster.net.onWrite = (from, _to, chunks) => {
       if (from !== 'client') return
       const bytes = Buffer.concat(chunks)
       const at = bytes.indexOf('client/')
       // The payload is what stands last in the record.
-      if (at > 0) epochs.push(bytes.readUInt32BE(bytes.length - REQUEST_SEAL_BYTES - 'last'.length))
+      if (at > 0) epochs.push(bytes.readUInt32BE(bytes.length - added - 'last'.length))
     }
     t.equal(await net.ask(client, 'work', 'last'), 'ok:last')
     t.ok(epochs.includes(4), 'the client seals to the epoch that all have')
@@ -377,7 +395,8 @@ t.test('noise mode: a sealed payload of 1 KiB is written from the very memory th
   }
   const payload = 'z'.repeat(4_096)
   t.ok((await net.ask(client, 'work', payload, { seal: 'required' })) === `ok:${payload}`)
-  const relayed = written.find(({ length }) => length === payload.length + REQUEST_SEAL_BYTES)
+  const added = REQUEST_SEAL_BYTES_MIN + net.cluster.identity('client').certificateBytes.length
+  const relayed = written.find(({ length }) => length === payload.length + added)
   t.ok(relayed, 'it is a chunk of its own')
   t.ok(
     read.some(({ buffer }) => buffer === relayed?.buffer),

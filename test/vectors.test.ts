@@ -3,12 +3,13 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { CipherState } from '../lib/identity/cipher-state.ts'
-import { verifyCertificate, verifyRevocations } from '../lib/identity/certificate.ts'
+import { openCertificate, verifyCertificate, verifyRevocations } from '../lib/identity/certificate.ts'
 import { ClientSeal, WorkerSeal } from '../lib/identity/sealing.ts'
-import { verifyServiceKey } from '../lib/identity/service-key.ts'
-import { dhKeyPair } from '../lib/identity/sodium.ts'
+import { openServiceKey, verifyServiceKey } from '../lib/identity/service-key.ts'
+import { dhKeyPair, signKeyPair } from '../lib/identity/sodium.ts'
 import { NoiseRecordCipher } from '../lib/link/cipher.ts'
 import { RecordReader } from '../lib/link/record-reader.ts'
+import { WorkerSeals } from '../lib/node/worker-seals.ts'
 import { Mode } from '../protocol/constants.ts'
 import type { Role } from '../protocol/constants.ts'
 import {
@@ -123,6 +124,7 @@ t.test('sealed records', async (t) => {
     const state = new CipherState()
     state.initializeKey(Buffer.from(key, 'hex'))
     state.setNonce(vector['number'] as number)
+    for (let rekeys = 0; rekeys < ((vector['rekeys'] as number | undefined) ?? 0); rekeys++) state.rekey()
     const cipher = new NoiseRecordCipher(state)
     const bytes = bytesOf(vector)
     const sealedEnd = 8 + bytes.readUInt32BE(0)
@@ -288,50 +290,54 @@ const EXAMPLE = {
 }
 
 interface SealFile extends VectorFile {
+  net: string
+  record: string
+  signSeed: string
+  certificate: string
   epochs: { epoch: number; secret: string }[]
-  serviceKey: string
   ephemeralSecret: string
-  ephemeral: string
-  requestKey: string
-  replyKey: string
 }
 
 t.test('payloads sealed end to end', async (t) => {
   const file = load<SealFile>('seal')
-  const [first] = file.epochs
-  const key = Buffer.from(file.serviceKey, 'hex')
-  const serviceKey = { net: Buffer.alloc(32), service: 'pay', epoch: first?.epoch ?? 0, key, notBefore: 0, notAfter: 0 }
+  const [net, record] = [Buffer.from(file.net, 'hex'), Buffer.from(file.record, 'hex')]
+  const serviceKey = openServiceKey(record, net)
   const epochs = file.epochs.map(({ epoch, secret }) => ({ epoch, keyPair: dhKeyPair(Buffer.from(secret, 'hex')) }))
+  const secrets = { service: serviceKey.service, net, record, epochs }
+  const certificateBytes = Buffer.from(file.certificate, 'hex')
+  const keyPair = signKeyPair(Buffer.from(file.signSeed, 'hex'))
+  const { name } = openCertificate(certificateBytes, net)
   /** The client's ephemeral secret, and then the nonce that stands in the vector. */
   const drawing = (nonce: Buffer) => (bytes: number) =>
     bytes === 32 ? Buffer.from(file.ephemeralSecret, 'hex') : Buffer.alloc(bytes, nonce)
   for (const vector of file.vectors) {
     const bytes = bytesOf(vector)
-    const [id, client, receiver] = [
+    const [id, address, receiver] = [
       Buffer.from(vector['requestId'] as string, 'hex'),
       Buffer.from(vector['client'] as string),
       Buffer.from(vector['receiver'] as string),
     ]
     const isRequest = vector['direction'] === 'request'
     const random = drawing(bytes.subarray(isRequest ? 36 : 0).subarray(0, 24))
-    const seal = new ClientSeal(serviceKey, random)
-    const worker = (): WorkerSeal => new WorkerSeal(Buffer.from(bytes), epochs, random)
+    const seal = new ClientSeal(serviceKey, { address, certificateBytes, signKeyPair: keyPair }, random)
+    const worker = new WorkerSeals({ secrets, wallClock: () => vector['nowMs'] as number, random })
+    const exactly = receiver.includes('#')
     let value: unknown
     const code = codeOf(() => {
-      if (!isRequest) value = hexed(seal.open(Buffer.from(bytes), id, client, receiver))
-      else value = hexed({ payload: worker().open(Buffer.from(bytes), id, client, receiver) })
+      if (!isRequest) value = hexed(seal.open(Buffer.from(bytes), id, receiver))
+      else value = hexed({ payload: worker.open(Buffer.from(bytes), id, address, receiver, exactly).payload })
     })
     t.equal(code, vector.code ?? null, titleOf(vector))
     if (vector.result === 'invalid') continue
-    t.same(value, vector.value, titleOf(vector))
-    const { kind = 0, payload } = vector.value as { kind?: number; payload: string }
+    const { kind = 0, payload, notAfter = 0 } = vector.value as { kind?: number; payload: string; notAfter?: number }
+    t.same(value, isRequest ? { payload } : vector.value, titleOf(vector))
     const plain = Buffer.from(payload, 'hex')
     if (!isRequest) {
-      const request = seal.seal(Buffer.alloc(0), id, client, receiver)
-      const again = new WorkerSeal(request, epochs, random).seal(kind, plain, id, client, receiver)
+      const request = seal.seal(Buffer.alloc(0), 0, id, receiver)
+      const again = new WorkerSeal(request, epochs, random).seal(kind, plain, id, address, receiver)
       t.same(again, bytes, `${titleOf(vector)}; sealed again`)
-    } else if (bytes.readUInt32BE(0) === first?.epoch)
-      t.same(seal.seal(plain, id, client, receiver), bytes, `${titleOf(vector)}; sealed again`)
+    } else if (bytes.readUInt32BE(0) === serviceKey.epoch && address.toString().startsWith(`${name}/`))
+      t.same(seal.seal(plain, notAfter, id, receiver), bytes, `${titleOf(vector)}; sealed again`)
   }
   t.same(hchacha20(EXAMPLE.key, EXAMPLE.input).toString('hex'), EXAMPLE.output, 'the generator: HChaCha20')
 })

@@ -1,6 +1,6 @@
 import { FrameFlag, FrameType } from '../../protocol/constants.ts'
 import { readU32 } from '../../protocol/frame.ts'
-import { REPLY_SEAL_BYTES, REQUEST_SEAL_BYTES } from '../identity/sealing.ts'
+import { REPLY_SEAL_BYTES, REQUEST_SEAL_BYTES_MIN } from '../identity/sealing.ts'
 import { AEAD_TAG_BYTES, DH_BYTES, XAEAD_NONCE_BYTES } from '../identity/sodium.ts'
 import type { BodyPlace } from './annotate-body.ts'
 import type { Take } from './capture.ts'
@@ -13,7 +13,7 @@ export function annotateSealed(bytes: Buffer, type: number, flags: number, place
   const request = type === FrameType.REQUEST
   if ((flags & FrameFlag.SEALED) === 0 || !(request || type === FrameType.REPLY)) return false
   const length = end - start
-  if (length < (request ? REQUEST_SEAL_BYTES : REPLY_SEAL_BYTES)) {
+  if (length < (request ? REQUEST_SEAL_BYTES_MIN : REPLY_SEAL_BYTES)) {
     take({ offset: start, length, depth, name: 'payload', value: `${length} bytes, shorter than a seal` })
     return true
   }

@@ -64,6 +64,12 @@ export function openCertificate(bytes: Uint8Array, net: Uint8Array): Certificate
  */
 export function verifyCertificate(bytes: Uint8Array, options: VerifyOptions): Certificate {
   const certificate = openCertificate(bytes, options.net)
+  judgeCertificate(certificate, options)
+  return certificate
+}
+
+/** What of a certificate can change while its signature stays right: its time, its revocation, who shows it as what. */
+export function judgeCertificate(certificate: Certificate, options: Omit<VerifyOptions, 'net'>): void {
   const { name, notBefore, notAfter } = certificate
   const { nowMs } = options
   if (nowMs < notBefore - CLOCK_TOLERANCE_MS)
@@ -86,7 +92,6 @@ export function verifyCertificate(bytes: Uint8Array, options: VerifyOptions): Ce
       `the certificate of ${name} allows ${roleNames(certificate.roles).join(' and ') || 'no role'}, ` +
         `not ${roleNames(options.role).join(' and ')}`,
     )
-  return certificate
 }
 
 export function signRevocations(revocations: Revocations, authority: KeyPair): Buffer {

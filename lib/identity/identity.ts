@@ -18,7 +18,7 @@ import { DAY_MS, openCertificate, signCertificate } from './certificate.ts'
 import { SERVICE_EPOCHS_KEPT, openServiceKey } from './service-key.ts'
 import type { ServiceEpoch, ServiceSecrets } from './service-key.ts'
 import type { KeyPair, Random } from './sodium.ts'
-import { SEED_BYTES, dhKeyPair, equal, signKeyPair, wipe } from './sodium.ts'
+import { SEED_BYTES, dhKeyPair, equal, guarded, signKeyPair, wipe } from './sodium.ts'
 
 export const DAYS_DEFAULT = 365
 export const DAYS_MAX = 36_500
@@ -71,10 +71,10 @@ export function admit(authority: Authority, admission: Admission, random: Random
   if (!Number.isInteger(days) || days < 1 || days > DAYS_MAX)
     throw invalid(`${days} days of validity are not an integer from 1 to ${DAYS_MAX}`)
   const linkSecret = random(KEY_BYTES)
-  const linkKeyPair = dhKeyPair(linkSecret)
+  const linkKeyPair = guarded(dhKeyPair(linkSecret))
   wipe(linkSecret)
   const signSeed = random(SEED_BYTES)
-  const holder = signKeyPair(signSeed)
+  const holder = guarded(signKeyPair(signSeed))
   wipe(signSeed)
   const certificate: Certificate = {
     net: authority.publicKey,
@@ -136,8 +136,8 @@ export function parseIdentity(text: string): Identity {
   const fields = readText('identity', text)
   const name = fields.string('name')
   const net = fields.bytes('net', KEY_BYTES)
-  const linkKeyPair = dhKeyPair(fields.bytes('linkSecret', KEY_BYTES))
-  const holder = signKeyPair(fields.bytes('signSeed', SEED_BYTES))
+  const linkKeyPair = withSecret(fields.bytes('linkSecret', KEY_BYTES), dhKeyPair)
+  const holder = withSecret(fields.bytes('signSeed', SEED_BYTES), signKeyPair)
   const certificateBytes = fields.bytes('certificate')
   const certificate = certificateOf(certificateBytes, net)
   if (certificate.name !== name) throw malformed('identity', `the field "name" is not the name in the certificate`)
@@ -191,10 +191,7 @@ export function parseServiceSecrets(text: string): ServiceSecrets {
   const net = fields.bytes('net', KEY_BYTES)
   const record = fields.bytes('record')
   const epochs = fields.list('epochs').map((entry): ServiceEpoch => {
-    const secret = entry.bytes('secret', KEY_BYTES)
-    const keyPair = dhKeyPair(secret)
-    wipe(secret)
-    return { epoch: entry.number('epoch'), keyPair }
+    return { epoch: entry.number('epoch'), keyPair: withSecret(entry.bytes('secret', KEY_BYTES), dhKeyPair) }
   })
   const key = serviceKeyOf(record, net)
   if (key.service !== service) throw malformed('service', 'the field "service" is not the service in the record')
@@ -306,6 +303,13 @@ function opened<Body>(kind: TextKind, field: string, what: string, open: () => B
     const why = foreign ? 'signed by the authority in "net"' : what
     throw new AdaptnetError('IDENTITY_MALFORMED', `${notOf(kind)}: the field "${field}" is not ${why}`, { cause })
   }
+}
+
+/** The text that it stood in cannot be wiped: strings are the engine's. */
+function withSecret(secret: Buffer, pairOf: (secret: Buffer) => KeyPair): KeyPair {
+  const pair = guarded(pairOf(secret))
+  wipe(secret)
+  return pair
 }
 
 function authorityOf(seed: Uint8Array): Authority {

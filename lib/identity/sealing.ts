@@ -4,11 +4,14 @@
  *
  * The client makes an ephemeral X25519 key for each epoch of a service's key. Both sides derive two keys from the shared
  * secret, one for requests and one for replies, by the HKDF that the handshake uses. Nonces are random, because all
- * workers of a service share the key for replies; XChaCha20 has room for that.
+ * workers of a service share the key for replies; XChaCha20 has room for that. Who the client is stands in the box
+ * (`client-proof.ts`).
  */
-import type { ServiceKey } from '../../protocol/certificate.ts'
+import type { Certificate, ServiceKey } from '../../protocol/certificate.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import { readU32, writeU32 } from '../../protocol/frame.ts'
+import { ClientProof, PROOF_BYTES_MIN, checkProof, readOpened } from './client-proof.ts'
+import type { ClientCredentials, OpenedRequest } from './client-proof.ts'
 import type { ServiceEpoch } from './service-key.ts'
 import {
   AEAD_KEY_BYTES,
@@ -33,7 +36,7 @@ const EPOCH_BYTES = 4
 // SPEC 5.6  Sealed request
 //  0           4                36           60
 //  +-----------+----------------+------------+----------------------------+---------+
-//  | epoch u32 | ephemeral 32   | nonce 24   | payload, encrypted         | tag 16  |
+//  | epoch u32 | ephemeral 32   | nonce 24   | proof, payload, encrypted  | tag 16  |
 //  +-----------+----------------+------------+----------------------------+---------+
 const REQUEST_HEAD_BYTES = EPOCH_BYTES + DH_BYTES + XAEAD_NONCE_BYTES
 // SPEC 5.6  Sealed reply
@@ -43,8 +46,8 @@ const REQUEST_HEAD_BYTES = EPOCH_BYTES + DH_BYTES + XAEAD_NONCE_BYTES
 //  +------------+-------------------------------------------+---------+
 const REPLY_HEAD_BYTES = XAEAD_NONCE_BYTES
 const KIND_BYTES = 1
-/** Bytes that sealing adds to a request. */
-export const REQUEST_SEAL_BYTES: number = REQUEST_HEAD_BYTES + AEAD_TAG_BYTES
+/** The shortest sealed request; the client's certificate comes on top of it. */
+export const REQUEST_SEAL_BYTES_MIN: number = REQUEST_HEAD_BYTES + PROOF_BYTES_MIN + AEAD_TAG_BYTES
 /** Bytes that sealing adds to a reply. */
 export const REPLY_SEAL_BYTES: number = REPLY_HEAD_BYTES + KIND_BYTES + AEAD_TAG_BYTES
 
@@ -91,6 +94,7 @@ function deriveKeys(
   const shared = dh(pair, peer)
   const [request, reply] = hkdf2(hash(KEY_CONTEXT, number, ephemeral, service), shared)
   wipe(shared)
+  for (const output of [request, reply]) wipe(output.subarray(AEAD_KEY_BYTES))
   return { request: request.subarray(0, AEAD_KEY_BYTES), reply: reply.subarray(0, AEAD_KEY_BYTES) }
 }
 
@@ -106,26 +110,40 @@ function bound(context: Buffer, id: Uint8Array, client: Uint8Array, service: Uin
 /** The client's side of one epoch of one service. */
 export class ClientSeal {
   readonly epoch: number
-  readonly #ephemeral: KeyPair
+  /** Bytes that sealing adds to a request. */
+  readonly bytesAdded: number
+  readonly #client: Buffer
+  readonly #ephemeral: Uint8Array
   readonly #keys: SealKeys
   readonly #nonces: Nonces
+  readonly #proof: ClientProof
 
-  constructor(serviceKey: ServiceKey, random: Random) {
-    this.epoch = serviceKey.epoch
-    this.#ephemeral = dhKeyPair(random(DH_BYTES))
-    this.#keys = deriveKeys(this.#ephemeral, serviceKey.key, this.epoch, this.#ephemeral.publicKey, serviceKey.key)
+  constructor(serviceKey: ServiceKey, credentials: ClientCredentials, random: Random) {
+    const { service, epoch, key } = serviceKey
+    const secret = random(DH_BYTES)
+    const pair = dhKeyPair(secret)
+    wipe(secret)
+    this.epoch = epoch
+    this.#client = credentials.address
+    this.#ephemeral = pair.publicKey
+    this.#keys = deriveKeys(pair, key, epoch, pair.publicKey, key)
+    wipe(pair.secretKey)
     this.#nonces = new Nonces(random)
+    this.#proof = new ClientProof(credentials, { service, epoch, ephemeral: pair.publicKey, serviceKey: key })
+    this.bytesAdded = REQUEST_HEAD_BYTES + this.#proof.bytes + AEAD_TAG_BYTES
   }
 
-  /** Seals a request; `receiver` is the one in its envelope. */
-  seal(payload: Uint8Array, id: Uint8Array, client: Uint8Array, receiver: Uint8Array): Buffer {
-    const sealed = Buffer.allocUnsafe(payload.length + REQUEST_SEAL_BYTES)
+  /** Seals a request that nobody waits for after `notAfterMs`; `receiver` is the one in its envelope. */
+  seal(payload: Uint8Array, notAfterMs: number, id: Uint8Array, receiver: Uint8Array): Buffer {
+    const sealed = Buffer.allocUnsafe(payload.length + this.bytesAdded)
     writeU32(sealed, 0, this.epoch)
-    sealed.set(this.#ephemeral.publicKey, EPOCH_BYTES)
+    sealed.set(this.#ephemeral, EPOCH_BYTES)
     this.#nonces.writeTo(sealed, EPOCH_BYTES + DH_BYTES)
     const nonce = sealed.subarray(EPOCH_BYTES + DH_BYTES, REQUEST_HEAD_BYTES)
-    const ad = bound(REQUEST_CONTEXT, id, client, receiver)
-    xaeadSeal(sealed.subarray(REQUEST_HEAD_BYTES), payload, ad, nonce, this.#keys.request)
+    sealed.set(payload, this.#proof.writeTo(sealed, REQUEST_HEAD_BYTES, notAfterMs))
+    const box = sealed.subarray(REQUEST_HEAD_BYTES)
+    const ad = bound(REQUEST_CONTEXT, id, this.#client, receiver)
+    xaeadSeal(box, box.subarray(0, box.length - AEAD_TAG_BYTES), ad, nonce, this.#keys.request)
     return sealed
   }
 
@@ -133,16 +151,22 @@ export class ClientSeal {
    * Opens a reply in place; the payload is a view of it.
    * @throws AdaptnetError REPLY_FORGED
    */
-  open(sealed: Buffer, id: Uint8Array, client: Uint8Array, receiver: Uint8Array): { kind: number; payload: Buffer } {
+  open(sealed: Buffer, id: Uint8Array, receiver: Uint8Array): { kind: number; payload: Buffer } {
     if (sealed.length < REPLY_SEAL_BYTES) throw new AdaptnetError('REPLY_FORGED', 'the reply is shorter than its seal')
     const opened = sealed.subarray(REPLY_HEAD_BYTES, sealed.length - AEAD_TAG_BYTES)
     try {
-      const ad = bound(REPLY_CONTEXT, id, client, receiver)
+      const ad = bound(REPLY_CONTEXT, id, this.#client, receiver)
       xaeadOpen(opened, sealed.subarray(REPLY_HEAD_BYTES), ad, sealed.subarray(0, REPLY_HEAD_BYTES), this.#keys.reply)
     } catch (cause) {
       throw new AdaptnetError('REPLY_FORGED', undefined, { cause })
     }
     return { kind: opened[0] as number, payload: opened.subarray(KIND_BYTES) }
+  }
+
+  /** Forgets its keys: nothing is sealed or opened with it any more. */
+  wipe(): void {
+    wipe(this.#keys.request)
+    wipe(this.#keys.reply)
   }
 }
 
@@ -150,49 +174,74 @@ export class ClientSeal {
 export class WorkerSeal {
   readonly #ephemeral: Buffer
   readonly #epoch: number
+  readonly #serviceKey: Uint8Array
   readonly #keys: SealKeys
   readonly #nonces: Nonces
+  /** Who has proved to be its client, and by which certificate. */
+  #client: Buffer | null = null
+  #certificate: Certificate | null = null
 
   /** `sealed`: the client's first request. @throws AdaptnetError REQUEST_FORGED */
   constructor(sealed: Buffer, epochs: readonly ServiceEpoch[], random: Random) {
-    if (sealed.length < REQUEST_SEAL_BYTES)
+    if (sealed.length < REQUEST_SEAL_BYTES_MIN)
       throw new AdaptnetError('REQUEST_FORGED', 'the request is shorter than its seal')
     this.#epoch = readU32(sealed, 0)
     this.#ephemeral = Buffer.from(sealed.subarray(EPOCH_BYTES, EPOCH_BYTES + DH_BYTES))
     const own = epochs.find(({ epoch }) => epoch === this.#epoch)
     if (own === undefined)
       throw new AdaptnetError('REQUEST_FORGED', `it is sealed to epoch ${this.#epoch}, whose key is not kept here`)
+    this.#serviceKey = own.keyPair.publicKey
     try {
-      this.#keys = deriveKeys(own.keyPair, this.#ephemeral, this.#epoch, this.#ephemeral, own.keyPair.publicKey)
+      this.#keys = deriveKeys(own.keyPair, this.#ephemeral, this.#epoch, this.#ephemeral, this.#serviceKey)
     } catch (cause) {
       throw new AdaptnetError('REQUEST_FORGED', 'its ephemeral key is none', { cause })
     }
     this.#nonces = new Nonces(random)
   }
 
+  /** The certificate of the client that has proved to be this seal's; null before. */
+  get certificate(): Certificate | null {
+    return this.#certificate
+  }
+
   /** Whether a request is of the client and epoch of this seal. */
   isOf(sealed: Buffer): boolean {
     return (
-      sealed.length >= REQUEST_SEAL_BYTES &&
+      sealed.length >= REQUEST_SEAL_BYTES_MIN &&
       readU32(sealed, 0) === this.#epoch &&
       sealed.compare(this.#ephemeral, 0, DH_BYTES, EPOCH_BYTES, EPOCH_BYTES + DH_BYTES) === 0
     )
   }
 
   /**
-   * Opens a request in place; the payload is a view of it.
+   * Opens a request in place. Once the seal is proved, it opens nothing of another client.
    * @throws AdaptnetError REQUEST_FORGED
    */
-  open(sealed: Buffer, id: Uint8Array, client: Uint8Array, receiver: Uint8Array): Buffer {
-    const opened = sealed.subarray(REQUEST_HEAD_BYTES, sealed.length - AEAD_TAG_BYTES)
+  open(sealed: Buffer, id: Uint8Array, client: Buffer, receiver: Uint8Array): OpenedRequest {
+    if (this.#client !== null && !this.#client.equals(client))
+      throw new AdaptnetError('REQUEST_FORGED', 'its ephemeral key is that of another client')
+    if (sealed.length < REQUEST_SEAL_BYTES_MIN)
+      throw new AdaptnetError('REQUEST_FORGED', 'the request is shorter than its seal')
+    const box = sealed.subarray(REQUEST_HEAD_BYTES, sealed.length - AEAD_TAG_BYTES)
     const nonce = sealed.subarray(EPOCH_BYTES + DH_BYTES, REQUEST_HEAD_BYTES)
     try {
       const ad = bound(REQUEST_CONTEXT, id, client, receiver)
-      xaeadOpen(opened, sealed.subarray(REQUEST_HEAD_BYTES), ad, nonce, this.#keys.request)
+      xaeadOpen(box, sealed.subarray(REQUEST_HEAD_BYTES), ad, nonce, this.#keys.request)
     } catch (cause) {
       throw new AdaptnetError('REQUEST_FORGED', undefined, { cause })
     }
-    return opened
+    return readOpened(box)
+  }
+
+  /**
+   * Ties the seal to the client that a request says it is of; `certificate` is the one in it, verified.
+   * @throws AdaptnetError REQUEST_FORGED: the client has not signed it
+   */
+  prove(opened: OpenedRequest, client: Buffer, certificate: Certificate, service: string): void {
+    const scope = { service, epoch: this.#epoch, ephemeral: this.#ephemeral, serviceKey: this.#serviceKey }
+    checkProof(opened, certificate, scope, client)
+    this.#client = Buffer.from(client)
+    this.#certificate = certificate
   }
 
   seal(kind: number, payload: Uint8Array, id: Uint8Array, client: Uint8Array, receiver: Uint8Array): Buffer {

@@ -13,7 +13,7 @@ import {
 import type { ServiceKey } from '../../protocol/certificate.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import { CLOCK_TOLERANCE_MS, DAY_MS, formatInstant } from './certificate.ts'
-import { DH_BYTES, dhKeyPair, equal, sign, verify } from './sodium.ts'
+import { DH_BYTES, dhKeyPair, equal, guarded, sign, verify, wipe } from './sodium.ts'
 import type { KeyPair, Random } from './sodium.ts'
 
 /** How many epochs a worker opens: the newest, and the one before it while clients still hold it. */
@@ -46,7 +46,9 @@ export function nextServiceEpoch(
   if (!isServiceName(service))
     throw new AdaptnetError('INVALID_ARGUMENT', `${JSON.stringify(service)} is not the name of a service`)
   const epoch = (earlier?.epochs[0]?.epoch ?? 0) + 1
-  const keyPair = dhKeyPair(random(DH_BYTES))
+  const secret = random(DH_BYTES)
+  const keyPair = guarded(dhKeyPair(secret))
+  wipe(secret)
   const { nowMs, days } = options
   const net = authority.publicKey
   const body = encodeServiceKey({

@@ -13,6 +13,10 @@ export interface RecordCipher {
    * @throws AdaptnetError TAG_INVALID; the link must then close, its nonce does not move
    */
   open(bytes: Buffer, start: number, end: number, header: Uint8Array): number
+  /** Records sealed or opened so far. */
+  readonly records: number
+  /** Goes on with the next key, from which this one cannot be found (SPEC 4.5). */
+  rekey(): void
   /** Forgets the key. */
   wipe(): void
 }
@@ -33,6 +37,14 @@ export class NoiseRecordCipher implements RecordCipher {
     return this.#state.openInto(bytes, start, end, header)
   }
 
+  get records(): number {
+    return this.#state.nonce
+  }
+
+  rekey(): void {
+    this.#state.rekey()
+  }
+
   wipe(): void {
     this.#state.wipe()
   }
@@ -43,5 +55,7 @@ export const PLAIN_CIPHER: RecordCipher = {
   tagBytes: 0,
   seal: () => {},
   open: (_bytes, _start, end) => end,
+  records: 0,
+  rekey: () => {},
   wipe: () => {},
 }

@@ -114,6 +114,11 @@ export class Handshake {
     return encodeRefusal({ code, versionLowest: VERSION_LOWEST, versionHighest: VERSION_HIGHEST })
   }
 
+  /** Forgets the secrets of a handshake that ends unfinished. */
+  wipe(): void {
+    this.#noise?.wipe()
+  }
+
   #wanted(): number {
     if (this.#awaiting === 'preamble') return PREAMBLE_BYTES
     if (this.#have < HANDSHAKE_HEADER_BYTES) return HANDSHAKE_HEADER_BYTES
@@ -201,8 +206,10 @@ export class Handshake {
       const hello = this.#checkedHello(payload)
       return { name: 'done', greeting: { hello, certificate: this.#options.admit(hello, linkKey), ...ciphers } }
     } catch (error) {
-      if (!(error instanceof AdaptnetError)) throw error
-      return { name: 'turned', turned: { send: ciphers.send, error } }
+      ciphers.receive.wipe()
+      if (error instanceof AdaptnetError) return { name: 'turned', turned: { send: ciphers.send, error } }
+      ciphers.send.wipe()
+      throw error
     }
   }
 

@@ -24,6 +24,7 @@ import { Handshake } from './handshake.ts'
 import type { Greeting, HandshakeOptions } from './handshake.ts'
 import { Keepalive } from './keepalive.ts'
 import { RecordReader } from './record-reader.ts'
+import { Rekeying } from './rekeying.ts'
 import { SendQueue } from './send-queue.ts'
 import type { SlabPool } from './slab-pool.ts'
 
@@ -93,6 +94,9 @@ export class Link implements StreamListener {
   #queue: SendQueue | null = null
   #receiveCipher: RecordCipher | null = null
   #sendCipher: RecordCipher | null = null
+  #rekeying: Rekeying | null = null
+  /** Where the frames of the record end that is being read. */
+  #framesEnd = 0
   #greeting: Greeting | null = null
   /** When the write that is pending now began to be. */
   #pendingSinceMs: number | null = null
@@ -175,10 +179,7 @@ export class Link implements StreamListener {
     if (queue === null || this.closed) return
     queue.add(type, flags, envelope, envelopeStart, envelopeEnd, payload, payloadStart, payloadEnd)
     if (queue.eager) queue.flush(this.connection)
-    if (!this.#dirty) {
-      this.#dirty = true
-      this.#listener.dirty()
-    }
+    if (!this.#dirty) this.#markDirty()
   }
 
   /** Queues a control frame: it has no envelope. */
@@ -217,6 +218,7 @@ export class Link implements StreamListener {
       if (nowMs >= state.deadlineMs) this.#fail('HANDSHAKE_TIMEOUT', 'the handshake did not end in time', nowMs)
       return
     }
+    if (this.#rekeying?.due(this.#sendCipher?.records ?? 0, nowMs) === true) this.#rekey()
     if (expected === 'paused') this.#records.excuse(nowMs)
     const recordDeadlineMs = this.#records.deadlineMs()
     if (recordDeadlineMs !== null && nowMs >= recordDeadlineMs)
@@ -230,6 +232,17 @@ export class Link implements StreamListener {
       echo.writeDoubleBE(nowMs, 0)
       this.sendControl(FrameType.PING, echo)
     } else if (verdict === 'silent') this.#fail('PEER_SILENT', 'the peer answers no ping', nowMs)
+  }
+
+  #rekey(): void {
+    this.#queue?.rekey()
+    this.#markDirty()
+  }
+
+  #markDirty(): void {
+    if (this.#dirty) return
+    this.#dirty = true
+    this.#listener.dirty()
   }
 
   // --- what the connection tells
@@ -287,6 +300,7 @@ export class Link implements StreamListener {
     this.#sendCipher = greeting.send
     this.#receiveCipher = greeting.receive
     this.#queue = new SendQueue(this.#options.pool, greeting.send, this.#plain)
+    if (!this.#plain) this.#rekeying = new Rekeying(nowMs)
     if (this.dialler) {
       this.#state = { name: 'awaiting-welcome', deadlineMs: nowMs + HANDSHAKE_TIMEOUT_MS }
       return
@@ -313,6 +327,7 @@ export class Link implements StreamListener {
       cipher.tagBytes === 0 ? sealedEnd : cipher.open(bytes, start, sealedEnd, bytes.subarray(headerStart, start))
     let raw = sealedEnd
     let at = start
+    this.#framesEnd = end
     const frame = this.#frame
     while (at < end) {
       if (end - at < FRAME_HEADER_BYTES)
@@ -373,6 +388,12 @@ export class Link implements StreamListener {
       case FrameType.WELCOME:
         if (this.#state.name !== 'awaiting-welcome') throw unexpected(frame)
         return this.#enterOpen(nowMs)
+      case FrameType.REKEY:
+        // Last in its record, so that each costs the peer a box too: a record could hold a hundred thousand.
+        if (this.#plain) throw unexpected(frame)
+        if (frame.payloadEnd !== this.#framesEnd)
+          throw new AdaptnetError('FRAME_MALFORMED', 'REKEY is not the last frame')
+        return this.#receiveCipher?.rekey()
       case FrameType.GO_AWAY: {
         const { code } = decodeFarewell(frame.payloadView())
         if (this.#peerLeaving) return
@@ -423,6 +444,7 @@ export class Link implements StreamListener {
   }
 
   #enterClosed(code: ErrorCode, message: string, nowMs: number): void {
+    if (this.#state.name === 'handshake') this.#state.handshake.wipe()
     this.#state = { name: 'closed' }
     this.#queue?.close()
     this.#receiveCipher?.wipe()

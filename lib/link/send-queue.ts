@@ -1,6 +1,7 @@
 import {
   FRAME_HEADER_BYTES,
   FrameFlag,
+  FrameType,
   RECORD_HEADER_BYTES,
   RECORD_RAW_BYTES_MAX,
   RECORD_SEALED_BYTES_MAX,
@@ -17,6 +18,8 @@ export const REFERENCE_BYTES_MIN = 16_384
 const RAW_TARGET_BYTES = 16_384
 /** Waiting bytes at which a flush does not wait for the end of the turn. */
 const EAGER_BYTES = 65_536
+
+const EMPTY = Buffer.alloc(0)
 
 /**
  * What waits to be sent on one link. Frames are collected into records (SPEC 3.1): headers, envelopes and small payloads
@@ -109,6 +112,13 @@ export class SendQueue {
     }
     this.#end = end
     this.framesAdded += 1
+  }
+
+  /** Ends the record that is being filled with REKEY; what follows is sealed with the next key (SPEC 4.5). */
+  rekey(): void {
+    this.add(FrameType.REKEY, 0, EMPTY, 0, 0, EMPTY, 0, 0)
+    this.#finishRecord()
+    this.#cipher.rekey()
   }
 
   /** Writes all that waits, unless an earlier write is still pending. */

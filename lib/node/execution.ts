@@ -13,7 +13,7 @@ export interface ServedRequest {
   readonly service: string
   /** A view of the received bytes: copy what is to be kept for long. */
   readonly payload: Buffer
-  /** The caller's address, `name/instance`; the broker has proved it, a seal has not (SPEC 15). */
+  /** The caller's address, `name/instance`: proved by a seal if there is one, else the broker's word (SPEC 15). */
   readonly sender: string
   /** 32 hex digits; the same in every attempt. */
   readonly id: string

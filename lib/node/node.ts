@@ -134,7 +134,17 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
     const history = this.#historyOf(options.history)
     this.#history = history
     this.#writer = writer
-    this.#seals = new Seals({ net: identity.net, wallClock: runtime.wallClock, random: runtime.random })
+    this.#seals = new Seals({
+      net: identity.net,
+      credentials: {
+        address: writer.sender,
+        certificateBytes: identity.certificateBytes,
+        signKeyPair: identity.signKeyPair,
+      },
+      clock,
+      wallClock: runtime.wallClock,
+      random: runtime.random,
+    })
     this.#deadlines = new Deadlines(nowMs)
     this.#links = new BrokerLinks(
       {
@@ -168,6 +178,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
       links: this.#links.list,
       deadlines: this.#deadlines,
       clock,
+      wallClock: runtime.wallClock,
       random: runtime.random,
       ended: () => this.#checkDrained(),
       history,
@@ -265,6 +276,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
     this.#links.close(nowMs)
     this.#alarm.set(null)
     this.#registrations.closeAll()
+    this.#seals.wipe()
     this.#drained?.()
     this.events.end()
     this.#onClosed()

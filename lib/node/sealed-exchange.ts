@@ -25,7 +25,7 @@ export function sealRequest(request: PendingRequest, seals: Seals, wanted: Seal,
   if (seal === null) return wanted !== 'required'
   const id = writer.idBytes(request.counter)
   request.seal = seal
-  request.wire = seal.seal(request.payload, id, writer.sender, request.destination.bytes)
+  request.wire = seal.seal(request.payload, seals.wallClockAt(request.deadlineMs), id, request.destination.bytes)
   request.flags = sealFlags(request.wire)
   return true
 }
@@ -42,5 +42,5 @@ export function openAnswer(request: PendingRequest, frame: Frame, writer: Attemp
   }
   if (!sealed) throw new AdaptnetError('REPLY_FORGED', 'the reply is not sealed, and the request was')
   const id = writer.idBytes(request.counter)
-  return request.seal.open(frame.keepPayload(), id, writer.sender, request.destination.bytes)
+  return request.seal.open(frame.keepPayload(), id, request.destination.bytes)
 }

@@ -3,6 +3,7 @@ import { decodeServiceKey, decodeSigned } from '../../protocol/certificate.ts'
 import type { ServiceKey } from '../../protocol/certificate.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import { CLOCK_TOLERANCE_MS } from '../identity/certificate.ts'
+import type { ClientCredentials } from '../identity/client-proof.ts'
 import { ClientSeal } from '../identity/sealing.ts'
 import { verifyServiceKey } from '../identity/service-key.ts'
 import type { Random } from '../identity/sodium.ts'
@@ -19,6 +20,9 @@ interface Known {
 
 export interface SealsOptions {
   net: Uint8Array
+  /** This client, as it proves itself to workers. */
+  credentials: ClientCredentials
+  clock: () => number
   wallClock: () => number
   random: Random
 }
@@ -63,8 +67,21 @@ export class Seals {
       return null
     }
     if (known.key.service !== service) return null
-    known.seal = new ClientSeal(known.key, this.#options.random)
+    const { credentials, random } = this.#options
+    known.seal = new ClientSeal(known.key, credentials, random)
     return known.seal
+  }
+
+  /** A deadline of this process's clock as unix milliseconds: workers have another. */
+  wallClockAt(deadlineMs: number): number {
+    const { clock, wallClock } = this.#options
+    return Math.ceil(wallClock() + deadlineMs - clock())
+  }
+
+  /** Forgets every key: the node has closed. */
+  wipe(): void {
+    for (const { seal } of this.#known.values()) seal?.wipe()
+    this.#known.clear()
   }
 
   #holds(record: Uint8Array, service: string): boolean {

@@ -64,7 +64,7 @@ export class ServedService {
   /** Waiting ones are being started: what ends meanwhile is seen by that loop, not by one within it. */
   starting = false
 
-  constructor(terms: ServeTerms, random: Random) {
+  constructor(terms: ServeTerms, { wallClock, random }: Pick<WorkerOptions, 'wallClock' | 'random'>) {
     this.name = terms.name
     this.#nameBytes = Buffer.from(terms.name, 'latin1')
     this.handler = terms.handler
@@ -72,7 +72,7 @@ export class ServedService {
     this.journal = terms.journal
     this.transactional = terms.transactional
     this.secrets = terms.secrets
-    this.seals = terms.secrets === null ? null : new WorkerSeals(terms.secrets, random)
+    this.seals = terms.secrets === null ? null : new WorkerSeals({ secrets: terms.secrets, wallClock, random })
     this.sealRequired = terms.sealRequired
   }
 
@@ -112,6 +112,7 @@ export interface WorkerOptions {
   links: readonly NodeLink[]
   deadlines: Deadlines
   clock: () => number
+  wallClock: () => number
   random: Random
   /** Something ended: a drain may have been waiting for it. */
   ended: () => void
@@ -153,7 +154,7 @@ export class Worker {
   }
 
   serve(terms: ServeTerms): ServedService {
-    const served = new ServedService(terms, this.#options.random)
+    const served = new ServedService(terms, this.#options)
     this.services.set(terms.name, served)
     this.#lastServed = null
     return served
@@ -187,7 +188,7 @@ export class Worker {
       return this.#turnAway(link, session, counter, 'EXPIRED', 'no time was left when it arrived')
     if (served.waiting.length >= served.concurrency * this.#options.links.length)
       return this.#turnAway(link, session, counter, 'BUSY', `${served.waiting.length} requests wait here already`)
-    const opened = this.#open(served, frame, session)
+    const opened = this.#open(served, frame, session, exactly)
     if (opened instanceof AdaptnetError) return this.#turnAway(link, session, counter, opened.code, opened.message)
     const execution = new Execution({
       served,
@@ -217,6 +218,7 @@ export class Worker {
     served: ServedService,
     frame: Frame,
     session: Client,
+    exactly: boolean,
   ): { payload: Buffer; seal: Sealing | null } | AdaptnetError {
     if ((frame.flags & FrameFlag.SEALED) === 0) {
       if (served.sealRequired) return new AdaptnetError('SEAL_REQUIRED', `${served.name} takes sealed payloads only`)
@@ -225,11 +227,11 @@ export class Worker {
     if (served.seals === null) return new AdaptnetError('NOT_STARTED', 'this worker holds no key to open it with')
     const { envelope, route } = frame
     try {
-      const sealed = frame.keepPayload()
-      const seal = served.seals.of(sealed)
       const id = Buffer.from(envelope.subarray(route.idStart, route.idStart + ID_BYTES))
       const receiver = Buffer.from(envelope.subarray(route.receiverStart, route.receiverEnd))
-      return { payload: seal.open(sealed, id, session.destination.bytes, receiver), seal: { seal, id, receiver } }
+      const client = session.destination.bytes
+      const { payload, seal } = served.seals.open(frame.keepPayload(), id, client, receiver, exactly)
+      return { payload, seal: { seal, id, receiver } }
     } catch (error) {
       if (error instanceof AdaptnetError) return error
       throw error

@@ -4,6 +4,7 @@ import {
   handshakeMessage,
   hex,
   join0,
+  nextKey,
   preamble,
   record,
   sealedRecord,
@@ -18,6 +19,7 @@ import type { VectorFile } from './vector.ts'
 import { exampleEnvelope } from './envelopes.ts'
 
 const NOTHING = Buffer.alloc(0)
+const REKEY = frame({ type: 37 })
 const LIMIT = {
   handshake: 4_096,
   sealed: 1_310_720,
@@ -184,11 +186,19 @@ export function boxVectors(): VectorFile {
   list.invalid('the raw length changed: it is associated data', shorter, 'TAG_INVALID', numbered(3))
   const moved = join0(u32(ping.length + 15), u32(raw.length + 1), good.subarray(8))
   list.invalid('the border between sealed and raw moved', moved, 'TAG_INVALID', numbered(3))
+  const second = nextKey(key)
+  const later = (number: number, rekeys: number): Record<string, unknown> => ({ number, rekeys })
+  list.valid('the record with REKEY, under the key before', sealedRecord(key, 4, REKEY), opened(REKEY), numbered(4))
+  list.valid('the record behind REKEY', sealedRecord(second, 5, ping), opened(ping), later(5, 1))
+  list.valid('the third key', sealedRecord(nextKey(second), 6, ping), opened(ping), later(6, 2))
+  list.invalid('behind REKEY, under the key before', sealedRecord(key, 5, ping), 'TAG_INVALID', later(5, 1))
+  list.invalid('behind REKEY, counted anew', sealedRecord(second, 0, ping), 'TAG_INVALID', later(5, 1))
   list.invalid('shorter than a tag', record(Buffer.alloc(15)), 'RECORD_MALFORMED', numbered(0))
   list.invalid('nothing at all', record(NOTHING), 'RECORD_MALFORMED', numbered(0))
   return {
     comment:
-      'Whole records of one direction in noise mode. "key" is the key of the direction, "number" the number of the record.',
+      'Whole records of one direction in noise mode. "key" is the key of the direction, "number" the number of the record, ' +
+      '"rekeys" how many REKEY have come before it, if any.',
     key: hex(key),
     vectors: list.vectors,
   }
@@ -240,6 +250,12 @@ export function frameVectors(): VectorFile {
     list.valid('GOSSIP is not known yet', frame({ type: 50, flags: 128, payload }), told(), mode)
     const pong = { answers: [{ type: 34, payload: hex(payload) }] }
     list.valid('PING is answered with its own body', frame({ type: 33, payload }), told(), { ...mode, ...pong })
+    if (mode === NOISE) {
+      list.valid('REKEY', REKEY, told(), mode)
+      list.valid('REKEY behind others', join0(frame(register), REKEY), told(register), mode)
+      list.invalid('REKEY before others', join0(REKEY, frame(register)), 'FRAME_MALFORMED', mode)
+      list.invalid('REKEY twice', join0(REKEY, REKEY), 'FRAME_MALFORMED', mode)
+    } else list.invalid('REKEY in plain mode', REKEY, 'FRAME_UNEXPECTED', mode)
     list.valid('a PONG that answers nothing', frame({ type: 34, payload }), told(), mode)
     list.valid(
       'the envelope of a control frame is ignored',

@@ -118,6 +118,13 @@ function chachaPoly(key: Uint8Array, nonce: Uint8Array, ad: Uint8Array, plaintex
   return join0(cipher.update(plaintext), cipher.final(), cipher.getAuthTag())
 }
 
+/** The key that follows `key` (Noise's REKEY). */
+export function nextKey(key: Uint8Array): Buffer {
+  const nonce = Buffer.concat([Buffer.alloc(4), Buffer.alloc(8, 0xff)])
+  const cipher = createCipheriv('chacha20-poly1305', key, nonce, { authTagLength: 16 })
+  return cipher.update(Buffer.alloc(32))
+}
+
 /** XChaCha20-Poly1305, which node:crypto does not have: a key of its own from the first 16 bytes of the nonce. */
 export function xbox(key: Uint8Array, nonce: Uint8Array, ad: Uint8Array, plaintext: Uint8Array): Buffer {
   const subkey = hchacha20(key, nonce.subarray(0, 16))

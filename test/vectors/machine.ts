@@ -3,6 +3,7 @@ import { Broker } from '../../lib/broker/broker.ts'
 import { openCertificate } from '../../lib/identity/certificate.ts'
 import type { Identity } from '../../lib/identity/identity.ts'
 import { dhKeyPair, signKeyPair } from '../../lib/identity/sodium.ts'
+import type { Random } from '../../lib/identity/sodium.ts'
 import { Handshake } from '../../lib/link/handshake.ts'
 import type { HandshakeOptions } from '../../lib/link/handshake.ts'
 import { Link } from '../../lib/link/link.ts'
@@ -13,7 +14,7 @@ import { SlabPool } from '../../lib/link/slab-pool.ts'
 import { Node } from '../../lib/node/node.ts'
 import type { Accept, Connection, Runtime, StreamListener } from '../../lib/runtime.ts'
 import type { Certificate } from '../../protocol/certificate.ts'
-import { Mode } from '../../protocol/constants.ts'
+import { FrameType, Mode } from '../../protocol/constants.ts'
 import type { ErrorCode } from '../../protocol/errors.ts'
 import { seededRandom } from '../identity-fixture.ts'
 import { frame as frameBytes, record as recordBytes } from './independent-codec.ts'
@@ -72,7 +73,7 @@ export function framesIn(plaintext: Buffer): FrameParts[] {
   return frames
 }
 
-/** All frames of a run of records, opened with `cipher`; the records carry nothing raw. */
+/** All frames of a run of records, opened with `cipher`, which follows their REKEY; the records carry nothing raw. */
 export function framesOfRecords(bytes: Buffer, cipher: RecordCipher): FrameParts[] {
   const frames: FrameParts[] = []
   const copy = Buffer.from(bytes)
@@ -80,6 +81,7 @@ export function framesOfRecords(bytes: Buffer, cipher: RecordCipher): FrameParts
     const end = at + 8 + copy.readUInt32BE(at)
     const plaintextEnd = cipher.open(copy, at + 8, end, Buffer.from(copy.subarray(at, at + 8)))
     frames.push(...framesIn(Buffer.from(copy.subarray(at + 8, plaintextEnd))))
+    if (frames.at(-1)?.type === FrameType.REKEY) cipher.rekey()
     at = end
   }
   return frames
@@ -96,18 +98,19 @@ export interface OpenLink {
   closed: { code: ErrorCode | null }
   /** Gives the frames of one record, as a dialler would send them. */
   send: (frames: Uint8Array, raw: Uint8Array, size: number) => void
+  /** Makes the next key of what a dialler sends. */
+  rekey: () => void
   /** Frames that the link has sent since it was opened. */
   answers: () => FrameParts[]
 }
 
 const CERTIFICATE = { name: 'vector' } as Certificate
 
-function handshakeOptions(mode: Mode, seed: number): HandshakeOptions {
-  const random = seededRandom(seed)
+function handshakeOptions(mode: Mode, seed: number, random: Random = seededRandom(seed)): HandshakeOptions {
   const hello = { role: 1, instance: Buffer.alloc(4), features: 0, payloadBytesMax: 0, addresses: [] }
   return {
     mode,
-    linkKeyPair: dhKeyPair(random(32)),
+    linkKeyPair: dhKeyPair(seededRandom(seed + 100)(32)),
     hello: { ...hello, certificate: Buffer.alloc(0) },
     admit: () => CERTIFICATE,
     random,
@@ -115,7 +118,7 @@ function handshakeOptions(mode: Mode, seed: number): HandshakeOptions {
 }
 
 /** A link in its first state, on either side. */
-export function newLink(dialler: boolean, mode: Mode): OpenLink {
+export function newLink(dialler: boolean, mode: Mode, random?: Random): OpenLink {
   const connection = new RecordingConnection()
   const frames: FrameParts[] = []
   const closed: OpenLink['closed'] = { code: null }
@@ -137,9 +140,9 @@ export function newLink(dialler: boolean, mode: Mode): OpenLink {
     dirty: () => {},
     settle: () => false,
   }
-  const handshake = handshakeOptions(mode, dialler ? 1 : 2)
+  const handshake = handshakeOptions(mode, dialler ? 1 : 2, random)
   const link = new Link(listener, { dialler, handshake, connection, pool: new SlabPool(), nowMs: 0 })
-  return { link, connection, frames, closed, send: () => {}, answers: () => [] }
+  return { link, connection, frames, closed, send: () => {}, rekey: () => {}, answers: () => [] }
 }
 
 /** An acceptor's link that a dialler has opened. */
@@ -169,6 +172,7 @@ export function openLink(mode: Mode): OpenLink {
       feed(open.link, bytes, size)
       open.link.flush(0)
     },
+    rekey: () => ciphers.send.rekey(),
     answers: () => framesOfRecords(open.connection.written.subarray(opened), ciphers.receive),
   }
 }
