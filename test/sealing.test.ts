@@ -377,7 +377,7 @@ t.test('nothing that a broker reads or writes holds what was sealed', async (t) 
   }
 })
 
-t.test('noise mode: a sealed payload of 1 KiB is written from the very memory that it was read into', async (t) => {
+t.test('noise mode: a sealed payload of 16 KiB is written from the very memory that it was read into', async (t) => {
   const net = new SealedNet({ mode: Mode.noise })
   await net.worker('worker', 'work', { secrets: net.epoch('work') })
   const client = await net.client()
@@ -393,7 +393,7 @@ t.test('noise mode: a sealed payload of 1 KiB is written from the very memory th
   net.cluster.net.onWrite = (from, to, chunks) => {
     if (from === 'b1' && to === 'worker') written.push(...chunks)
   }
-  const payload = 'z'.repeat(4_096)
+  const payload = 'z'.repeat(16_384)
   t.ok((await net.ask(client, 'work', payload, { seal: 'required' })) === `ok:${payload}`)
   const added = REQUEST_SEAL_BYTES_MIN + net.cluster.identity('client').certificateBytes.length
   const relayed = written.find(({ length }) => length === payload.length + added)
