@@ -100,12 +100,60 @@ function deriveKeys(
 
 /**
  * What a sealed payload is bound to: a payload moved to another request, client or service does not open. `id` is the
- * request's, for replies too: their own ids differ when an answer is sent again.
+ * request's, for replies too: their own ids differ when an answer is sent again. Kept between two uses, because most
+ * follow one for the same client and service.
  */
-function bound(context: Buffer, id: Uint8Array, client: Uint8Array, service: Uint8Array): Buffer {
-  // The id has a fixed length and the client's address ends in 8 digits of hex: nothing can be shifted between them.
-  return Buffer.concat([context, id, Buffer.of(client.length), client, service])
+class Binding {
+  readonly #context: Buffer
+  #client: Uint8Array = NOBODY
+  #service: Uint8Array = NOBODY
+  #bytes: Buffer = NOBODY
+
+  constructor(context: Buffer) {
+    this.#context = context
+  }
+
+  to(id: Uint8Array, client: Uint8Array, service: Uint8Array): Buffer {
+    if (!isSame(this.#client, client) || !isSame(this.#service, service)) {
+      this.#client = client
+      this.#service = service
+      // The id has a fixed length and the client's address ends in 8 digits of hex: nothing can be shifted between them.
+      this.#bytes = Buffer.concat([this.#context, id, Buffer.of(client.length), client, service])
+    }
+    this.#bytes.set(id, this.#context.length)
+    return this.#bytes
+  }
 }
+
+const NOBODY = Buffer.alloc(0)
+
+function isSame(one: Uint8Array, other: Uint8Array): boolean {
+  return one === other || (one.length === other.length && Buffer.compare(one, other) === 0)
+}
+
+/** Sealed payloads up to this size are cut from slabs: memory of its own for each would keep the collector busy. */
+const CUT_BYTES_MAX = 16_384
+const SLAB_BYTES = 131_072
+
+/** Memory for what is sealed. A slab goes when all that was cut from it is gone. */
+class SealSlab {
+  #slab: Buffer = NOBODY
+  #at = 0
+
+  take(bytes: number): Buffer {
+    if (bytes > CUT_BYTES_MAX) return Buffer.allocUnsafeSlow(bytes)
+    if (this.#at + bytes > this.#slab.length) {
+      this.#slab = Buffer.allocUnsafeSlow(SLAB_BYTES)
+      this.#at = 0
+    }
+    const start = this.#at
+    this.#at += bytes
+    return this.#slab.subarray(start, this.#at)
+  }
+}
+
+/** One for all clients and services of a process: thousands of seals share it. */
+const slab = new SealSlab()
 
 /** The client's side of one epoch of one service. */
 export class ClientSeal {
@@ -117,6 +165,8 @@ export class ClientSeal {
   readonly #keys: SealKeys
   readonly #nonces: Nonces
   readonly #proof: ClientProof
+  readonly #requests = new Binding(REQUEST_CONTEXT)
+  readonly #replies = new Binding(REPLY_CONTEXT)
 
   constructor(serviceKey: ServiceKey, credentials: ClientCredentials, random: Random) {
     const { service, epoch, key } = serviceKey
@@ -135,14 +185,14 @@ export class ClientSeal {
 
   /** Seals a request that nobody waits for after `notAfterMs`; `receiver` is the one in its envelope. */
   seal(payload: Uint8Array, notAfterMs: number, id: Uint8Array, receiver: Uint8Array): Buffer {
-    const sealed = Buffer.allocUnsafe(payload.length + this.bytesAdded)
+    const sealed = slab.take(payload.length + this.bytesAdded)
     writeU32(sealed, 0, this.epoch)
     sealed.set(this.#ephemeral, EPOCH_BYTES)
     this.#nonces.writeTo(sealed, EPOCH_BYTES + DH_BYTES)
     const nonce = sealed.subarray(EPOCH_BYTES + DH_BYTES, REQUEST_HEAD_BYTES)
     sealed.set(payload, this.#proof.writeTo(sealed, REQUEST_HEAD_BYTES, notAfterMs))
     const box = sealed.subarray(REQUEST_HEAD_BYTES)
-    const ad = bound(REQUEST_CONTEXT, id, this.#client, receiver)
+    const ad = this.#requests.to(id, this.#client, receiver)
     xaeadSeal(box, box.subarray(0, box.length - AEAD_TAG_BYTES), ad, nonce, this.#keys.request)
     return sealed
   }
@@ -155,7 +205,7 @@ export class ClientSeal {
     if (sealed.length < REPLY_SEAL_BYTES) throw new AdaptnetError('REPLY_FORGED', 'the reply is shorter than its seal')
     const opened = sealed.subarray(REPLY_HEAD_BYTES, sealed.length - AEAD_TAG_BYTES)
     try {
-      const ad = bound(REPLY_CONTEXT, id, this.#client, receiver)
+      const ad = this.#replies.to(id, this.#client, receiver)
       xaeadOpen(opened, sealed.subarray(REPLY_HEAD_BYTES), ad, sealed.subarray(0, REPLY_HEAD_BYTES), this.#keys.reply)
     } catch (cause) {
       throw new AdaptnetError('REPLY_FORGED', undefined, { cause })
@@ -177,6 +227,8 @@ export class WorkerSeal {
   readonly #serviceKey: Uint8Array
   readonly #keys: SealKeys
   readonly #nonces: Nonces
+  readonly #requests = new Binding(REQUEST_CONTEXT)
+  readonly #replies = new Binding(REPLY_CONTEXT)
   /** Who has proved to be its client, and by which certificate. */
   #client: Buffer | null = null
   #certificate: Certificate | null = null
@@ -225,7 +277,7 @@ export class WorkerSeal {
     const box = sealed.subarray(REQUEST_HEAD_BYTES, sealed.length - AEAD_TAG_BYTES)
     const nonce = sealed.subarray(EPOCH_BYTES + DH_BYTES, REQUEST_HEAD_BYTES)
     try {
-      const ad = bound(REQUEST_CONTEXT, id, client, receiver)
+      const ad = this.#requests.to(id, client, receiver)
       xaeadOpen(box, sealed.subarray(REQUEST_HEAD_BYTES), ad, nonce, this.#keys.request)
     } catch (cause) {
       throw new AdaptnetError('REQUEST_FORGED', undefined, { cause })
@@ -245,12 +297,12 @@ export class WorkerSeal {
   }
 
   seal(kind: number, payload: Uint8Array, id: Uint8Array, client: Uint8Array, receiver: Uint8Array): Buffer {
-    const sealed = Buffer.allocUnsafe(payload.length + REPLY_SEAL_BYTES)
+    const sealed = slab.take(payload.length + REPLY_SEAL_BYTES)
     this.#nonces.writeTo(sealed, 0)
     const plain = sealed.subarray(REPLY_HEAD_BYTES, sealed.length - AEAD_TAG_BYTES)
     plain[0] = kind
     plain.set(payload, KIND_BYTES)
-    const ad = bound(REPLY_CONTEXT, id, client, receiver)
+    const ad = this.#replies.to(id, client, receiver)
     xaeadSeal(sealed.subarray(REPLY_HEAD_BYTES), plain, ad, sealed.subarray(0, REPLY_HEAD_BYTES), this.#keys.reply)
     return sealed
   }
