@@ -19,7 +19,7 @@ import type { Verdict } from './chaos/run.ts'
 import { lives } from './command-fixture.ts'
 
 const CHAOS = fileURLToPath(new URL('chaos/chaos.js', import.meta.url))
-const SECONDS = Number(process.env['CHAOS_SECONDS'] ?? 45)
+const SECONDS = Number(process.env['CHAOS_SECONDS'] ?? 60)
 const SEED = Number(process.env['CHAOS_SEED'] ?? 11)
 const GONE_WITHIN_MS = 10_000
 

@@ -73,6 +73,7 @@ export interface Statements {
   endSessions: string
   dropSessions: string
   report: string
+  crowded: string
 }
 
 export function statementsOf(schema: string): Statements {
@@ -163,6 +164,9 @@ export function statementsOf(schema: string): Statements {
           SELECT client FROM ${session} WHERE ended AND used_at < ${ago('$1')} LIMIT ${BATCH} FOR UPDATE SKIP LOCKED)
         RETURNING client)
       DELETE FROM ${record} r USING gone WHERE r.client = gone.client`,
+    // $1 records; reads no more of them than that, however many there are.
+    crowded: `
+      SELECT count(*) >= $1::bigint AS crowded FROM (SELECT FROM ${record} LIMIT $1::bigint) AS counted`,
     report: `
       SELECT (SELECT count(*) FROM ${record})::float8 AS records, (SELECT count(*) FROM ${session})::float8 AS clients,
         (pg_total_relation_size('${record}') + pg_total_relation_size('${session}'))::float8 AS bytes`,

@@ -26,6 +26,7 @@ const PAUSE_MAX_MS = 1_000
 /** How often a request is looked up again that others mark and take back meanwhile. */
 const LOOKS_MAX = 10
 const DOUBTFUL_MAX = 16_384
+const RECORDS_MAX_DEFAULT = 1_048_576
 const QUERY_MS = 15_000
 
 type Parameters = (string | number | Buffer)[]
@@ -43,6 +44,11 @@ export interface PostgresJournalOptions {
   touchMs?: number
   /** How long the completion of a run that has happened is tried while the database cannot be reached. Default 10,000. */
   patienceMs?: number
+  /**
+   * Records of all clients at which nothing new is begun (BUSY), counted whenever ended sessions are looked for: it may be
+   * exceeded by what is begun in between. Default 1,048,576.
+   */
+  recordsMax?: number
 }
 
 /**
@@ -126,6 +132,9 @@ export class PostgresJournal implements CompletionJournal<PostgresTransaction>, 
   readonly #run: string
   readonly #touchMs: number
   readonly #patienceMs: number
+  readonly #recordsMax: number
+  /** So many records were there when they were counted last that no more are begun. */
+  #crowded = false
   readonly #runsHere = new RunsHere()
   /** Marks that may have been recorded although `begin` failed: they led to no run. */
   readonly #doubtful = new Map<string, number>()
@@ -145,11 +154,17 @@ export class PostgresJournal implements CompletionJournal<PostgresTransaction>, 
     this.#run = self.run
     this.#touchMs = options.touchMs ?? TOUCH_MS_DEFAULT
     this.#patienceMs = options.patienceMs ?? PATIENCE_MS_DEFAULT
+    this.#recordsMax = options.recordsMax ?? RECORDS_MAX_DEFAULT
   }
 
   async begin(key: CompletionKey, mark: boolean): Promise<Found> {
     this.#expectOpen()
     checkKey(key)
+    if (this.#crowded) {
+      const known = foundIn(await this.#look(this.#statements.look, key, false))
+      if (known.state !== 'begun') return known
+      throw new AdaptnetError('BUSY', `the journal is full: ${this.#recordsMax} records`)
+    }
     const found = mark ? await this.#mark(key) : foundIn(await this.#look(this.#statements.hearAndLook, key, true))
     if (mark && found.state === 'begun') this.#runsHere.add(key)
     return found
@@ -289,6 +304,8 @@ export class PostgresJournal implements CompletionJournal<PostgresTransaction>, 
       if (ended > 0) await this.#deleteEnded(rows.map(({ client }) => client))
     }
     await this.#query(this.#statements.dropSessions, [idleMs + ENDED_KEPT_MS])
+    const [counted] = await this.#query<{ crowded: boolean }>(this.#statements.crowded, [this.#recordsMax])
+    this.#crowded = counted?.crowded === true
   }
 
   async #deleteEnded(clients: string[]): Promise<void> {

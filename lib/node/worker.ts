@@ -180,7 +180,12 @@ export class Worker {
     this.seen.acknowledge(session, end.watermark, nowMs)
     const known = this.seen.find(session, counter)
     if (known === 'ended') return this.#turnAway(link, session, counter, 'EXPIRED', 'the caller waits for it no more')
-    if (known !== null) return this.#duplicate(known, link, session, counter, route)
+    if (known !== null) {
+      // Its journal may have no mark of it to keep the session by.
+      const journal = known.running?.journal ?? null
+      if (journal !== null) this.journaled.heard(journal, session.name, end.watermark, nowMs)
+      return this.#duplicate(known, link, session, counter, route)
+    }
     const exactly = end.delivery === DeliveryNumber['exactly-once']
     const served = this.#servedBy(envelope, route, exactly)
     if (served === null) return this.#turnAway(link, session, counter, 'NOT_STARTED', 'this worker does not serve it')
