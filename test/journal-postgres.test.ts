@@ -52,20 +52,23 @@ else {
     for (const { name, run } of journalConformance(make)) await t.test(name, run)
   })
 
-  t.test('a journal that is full begins nothing new, knows what it has, and takes more when there is room', async (t) => {
-    const options = { schema: newSchema(), recordsMax: 3 }
-    const journal = await open(options)
-    for (const counter of [1, 2, 3]) await journal.begin(key(counter), true)
-    await journal.complete(key(1), reply('one'))
-    await journal.expire(600_000)
-    t.equal(await code(journal.begin(key(4), true)), 'BUSY')
-    t.match(await journal.begin(key(1), true), { state: 'completed' })
-    t.same(await journal.begin(key(2), true), { state: 'running', over: false })
-    await journal.complete(key(2), reply('two'))
-    await journal.forget(CLIENT, 3)
-    await journal.expire(600_000)
-    t.same(await journal.begin(key(4), true), { state: 'begun' })
-  })
+  t.test(
+    'a journal that is full begins nothing new, knows what it has, and takes more when there is room',
+    async (t) => {
+      const options = { schema: newSchema(), recordsMax: 3 }
+      const journal = await open(options)
+      for (const counter of [1, 2, 3]) await journal.begin(key(counter), true)
+      await journal.complete(key(1), reply('one'))
+      await journal.expire(600_000)
+      t.equal(await code(journal.begin(key(4), true)), 'BUSY')
+      t.match(await journal.begin(key(1), true), { state: 'completed' })
+      t.same(await journal.begin(key(2), true), { state: 'running', over: false })
+      await journal.complete(key(2), reply('two'))
+      await journal.forget(CLIENT, 3)
+      await journal.expire(600_000)
+      t.same(await journal.begin(key(4), true), { state: 'begun' })
+    },
+  )
 
   t.test('workers that open it at the same time have one journal', async (t) => {
     const schema = newSchema()
