@@ -10,12 +10,17 @@ const MEASURED = /\/build\/(?:lib|protocol)\/|\/avsc\/lib\//
  */
 export class Coverage {
   readonly #session: Session = new Session()
+  readonly #measured: RegExp
   /** For each function, by its script and place: which of its characters have run, 1 or 0. */
   readonly #run = new Map<string, Uint8Array>()
   /** Scratch for one function: which of its characters have run since the last time. */
   #painted: Uint8Array = new Uint8Array(4_096)
   /** How many places were new, over all. */
   places = 0
+
+  constructor(measured: RegExp = MEASURED) {
+    this.#measured = measured
+  }
 
   start(): void {
     this.#session.connect()
@@ -34,13 +39,13 @@ export class Coverage {
     this.#post('Profiler.takePreciseCoverage')
   }
 
-  /** Whether something has run since the last time that never had, and keeps it in mind unless `peek`. */
+  /** Whether something has run since the last time that never had; `keep` takes it as known from now on. */
   take(keep: boolean): boolean {
     let fresh = false
     this.#session.post('Profiler.takePreciseCoverage', (error, { result }) => {
       if (error !== null) throw error
       for (const { url, scriptId, functions } of result)
-        if (MEASURED.test(url)) for (const one of functions) if (this.#paint(scriptId, one, keep)) fresh = true
+        if (this.#measured.test(url)) for (const one of functions) if (this.#paint(scriptId, one, keep)) fresh = true
     })
     return fresh
   }

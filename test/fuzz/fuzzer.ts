@@ -51,7 +51,7 @@ export class Fuzzer {
   readonly #pool: Buffer[]
   readonly #mutator: Mutator
   readonly #run: FuzzRun
-  #subject: Subject
+  #subject!: Subject
   /** What the subject was given, or what came after the last good probe. */
   #history: Buffer[] = []
   #sinceProbe = 0
@@ -67,7 +67,6 @@ export class Fuzzer {
     if (this.#pool.length === 0) this.#pool.push(Buffer.alloc(0))
     this.#mutator = new Mutator(this.#chance, target.dictionary, target.bytesMax)
     this.#run = { inputs: 0, milliseconds: 0, found: [], words: new Set(), slowestMs: 0, failure: null }
-    this.#subject = target.open()
   }
 
   async run(): Promise<FuzzRun> {
@@ -83,6 +82,7 @@ export class Fuzzer {
     Error.stackTraceLimit = 0
     coverage?.discard()
     try {
+      this.#subject = await this.#options.target.open()
       await this.#replay()
       coverage?.take(true)
       let batch = BATCH_MIN
@@ -210,7 +210,7 @@ export class Fuzzer {
 
   async #reopen(): Promise<void> {
     await this.#probe()
-    if (this.#options.target.stateful) this.#subject = this.#options.target.open()
+    if (this.#options.target.stateful) this.#subject = await this.#options.target.open()
     this.#history = []
   }
 
@@ -223,7 +223,7 @@ export class Fuzzer {
 }
 
 async function slownessOf({ target, now }: FuzzOptions, history: readonly Buffer[]): Promise<number> {
-  const subject = target.open()
+  const subject = await target.open()
   let tookMs = 0
   for (const input of target.stateful ? history : history.slice(-1)) {
     const beganMs = now()
@@ -235,7 +235,7 @@ async function slownessOf({ target, now }: FuzzOptions, history: readonly Buffer
 
 /** What a fresh subject lets out for these inputs, or null. */
 export async function failureOf(target: Target, inputs: readonly Buffer[]): Promise<unknown> {
-  const subject = target.open()
+  const subject = await target.open()
   try {
     for (const input of inputs) {
       await subject.judge(input)

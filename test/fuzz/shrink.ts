@@ -26,7 +26,7 @@ export async function shrinkFailure(target: Target, inputs: readonly Buffer[]): 
 async function shrinkList<Item>(items: Item[], does: (candidate: Item[]) => Promise<boolean>): Promise<Item[]> {
   let least = items
   for (let run = least.length; run >= 1; run = Math.floor(run / 2))
-    for (let at = 0; at < least.length; ) {
+    for (let at = 0; at < least.length;) {
       const candidate = least.toSpliced(at, run)
       if (candidate.length > 0 && (await does(candidate))) least = candidate
       else at += run
@@ -38,9 +38,9 @@ async function shrinkList<Item>(items: Item[], does: (candidate: Item[]) => Prom
 export async function leastCorpus(target: Target, inputs: readonly Buffer[], coverage: Coverage): Promise<Buffer[]> {
   const words = new Set<string>()
   const kept: Buffer[] = []
-  let subject = target.open()
+  let subject = await target.open()
   const reaches = async (input: Buffer): Promise<boolean> => {
-    if (target.stateful) subject = target.open()
+    if (target.stateful) subject = await target.open()
     coverage.discard()
     const word = await subject.judge(input)
     const fresh = coverage.take(true)

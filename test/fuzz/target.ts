@@ -13,7 +13,7 @@ export interface Target {
   readonly dictionary: readonly Buffer[]
   /** Good inputs, and bad ones that are known to be interesting. */
   seeds(): Buffer[]
-  open(): Subject
+  open(): Subject | Promise<Subject>
 }
 
 /** What one target's inputs are given to; stateful ones are opened anew now and then. */
@@ -51,6 +51,11 @@ export function codeOf(error: unknown): string {
   expect(error.code in ErrorTable, `${error.code} is no registered code`)
   expect(error.code !== 'INTERNAL', `INTERNAL came out: ${error.message}`)
   return error.code
+}
+
+/** Whether a link ended by an error of this side's own; a peer may say INTERNAL too, with another text. */
+export function isOwnFault(code: string | undefined, message: string | undefined): boolean {
+  return code === 'INTERNAL' && /^(?:Violation|[A-Za-z]*Error)\b/.test(message ?? '')
 }
 
 /** Numbers from a seed, the same everywhere: xorshift, because nothing here needs more and all of it needs speed. */

@@ -55,7 +55,10 @@ function bodyTarget<Value>(body: Body<Value>): Target {
     try {
       bytes = encode(value)
     } catch (error) {
-      expect(body.mayExceed === true && error instanceof AdaptnetError, `it was read and cannot be written: ${error}`)
+      expect(
+        body.mayExceed === true && error instanceof AdaptnetError,
+        `it was read and cannot be written: ${String(error)}`,
+      )
       return 'read, too long to write'
     }
     // Padded numbers and later fields are read and not written again, so the bytes may differ; what they say may not.
@@ -99,7 +102,11 @@ export const bodyTargets: Target[] = [
     decode: decodeRevocations,
     encode: encodeRevocations,
     good: good.revocations,
-    check: ({ entries }) => expect(entries.every(({ name }) => isNodeName(name)), 'a name that is none was let in'),
+    check: ({ entries }) =>
+      expect(
+        entries.every(({ name }) => isNodeName(name)),
+        'a name that is none was let in',
+      ),
   }),
   bodyTarget({
     name: 'service-key',

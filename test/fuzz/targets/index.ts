@@ -1,5 +1,7 @@
 import type { Target } from '../target.ts'
 import { bodyTargets } from './bodies.ts'
+import { linkTarget } from './links.ts'
+import { machineTargets } from './machines.ts'
 import { routeTarget } from './routes.ts'
 import { sealTarget, signedTarget } from './seals.ts'
 import { handshakeTarget, preambleTarget, recordTarget, secretHandshakeTarget } from './streams.ts'
@@ -18,4 +20,6 @@ export const targets: readonly Target[] = [
   addressTarget,
   operandTarget,
   captureTarget,
+  linkTarget,
+  ...machineTargets,
 ]

@@ -47,9 +47,9 @@ const FILES: readonly { kind: identity.TextKind; text: string; again: (text: str
   },
 ]
 /** What the four names of secrets hold in the good files: none of it may stand in an error. */
-const SECRETS = FILES.flatMap(({ text }) => [...text.matchAll(/"(?:linkSecret|signSeed|seed|secret)": ?"(.{20})/g)]).map(
-  ([, secret]) => secret as string,
-)
+const SECRETS = FILES.flatMap(({ text }) => [
+  ...text.matchAll(/"(?:linkSecret|signSeed|seed|secret)": ?"(.{20})/g),
+]).map(([, secret]) => secret as string)
 
 function judgeFile(input: Buffer): string {
   const text = input.toString('utf8')
@@ -209,6 +209,9 @@ export const captureTarget: Target = {
   open: () => ({
     judge: judgeCapture,
     probe: () =>
-      expect(judgeCapture(Buffer.concat([Buffer.of(1), record(reject)])) === 'record read', 'a good capture is refused'),
+      expect(
+        judgeCapture(Buffer.concat([Buffer.of(1), record(reject)])) === 'record read',
+        'a good capture is refused',
+      ),
   }),
 }
