@@ -13,17 +13,53 @@ import type { ErrorCode } from './errors.ts'
 /** No array of this protocol has more items than this; the tighter limits of single fields are checked by their owners. */
 const ITEMS_MAX = 2_048
 
+/** Sixty-four bits take ten bytes; what is longer is no number of Avro, whatever it adds up to. */
+const NUMBER_BYTES_MAX = 10
+/** The largest magnitude that avsc writes as a long. */
+const LONG_MAX = 2 ** 53 - 2
+
 interface Tap {
   buf: Buffer
   pos: number
-  readInt(): number
-  readLong(): number
-  skipLong(): void
   readFixed(length: number): Buffer
 }
 
 interface ItemType {
   _read(tap: Tap): unknown
+}
+
+/** A position behind the end is how avsc itself says "truncated". */
+function fail(tap: Tap): void {
+  tap.pos = tap.buf.length + 1
+}
+
+/**
+ * An int or a long; 0 when there is none. Exact as far as a number reaches: avsc adds up in floating point before it
+ * looks at the sign, and so reads large negative ones as positive, and endless ones as no number at all.
+ */
+function readNumber(tap: Tap): number {
+  const { buf } = tap
+  let low = 0
+  let high = 0
+  for (let place = 0; place < NUMBER_BYTES_MAX; place++) {
+    const byte = buf[tap.pos++]
+    if (byte === undefined) break
+    if (place < 4) low |= (byte & 0x7f) << (7 * place)
+    else high += (byte & 0x7f) * 2 ** (7 * (place - 4))
+    if (byte > 127) continue
+    const half = high * 2 ** 27 + (low >>> 1)
+    return (low & 1) === 0 ? half : -half - 1
+  }
+  fail(tap)
+  return 0
+}
+
+/** A length that the bytes left can hold, or -1. */
+function readLength(tap: Tap): number {
+  const length = readNumber(tap)
+  if (length >= 0 && length <= tap.buf.length - tap.pos) return length
+  fail(tap)
+  return -1
 }
 
 class BoundedArrayType extends avro.types.ArrayType {
@@ -32,15 +68,14 @@ class BoundedArrayType extends avro.types.ArrayType {
     const items = (this as unknown as { itemsType: ItemType }).itemsType
     const values: unknown[] = []
     for (;;) {
-      let count = tap.readLong()
+      let count = readNumber(tap)
       if (count === 0) return values
       if (count < 0) {
         count = -count
-        tap.skipLong()
+        readNumber(tap)
       }
-      if (!(count <= tap.buf.length - tap.pos) || values.length + count > ITEMS_MAX) {
-        // A position behind the end is how avsc itself says "truncated".
-        tap.pos = tap.buf.length + 1
+      if (count > tap.buf.length - tap.pos || values.length + count > ITEMS_MAX) {
+        fail(tap)
         return values
       }
       for (let index = 0; index < count; index++) values.push(items._read(tap))
@@ -48,25 +83,62 @@ class BoundedArrayType extends avro.types.ArrayType {
   }
 }
 
-/**
- * A length of some hundred bytes is no number for avsc. It would take memory for that from the pool that all its types
- * share, and nothing in this process could be decoded any more.
- */
 class BoundedBytesType extends avro.types.BytesType {
   _read(tap: Tap): Buffer | undefined {
-    const length = tap.readLong()
-    if (length >= 0 && length <= tap.buf.length - tap.pos) return tap.readFixed(length)
-    tap.pos = tap.buf.length + 1
-    return undefined
+    const length = readLength(tap)
+    return length < 0 ? undefined : tap.readFixed(length)
+  }
+}
+
+class BoundedStringType extends avro.types.StringType {
+  _read(tap: Tap): string | undefined {
+    const length = readLength(tap)
+    if (length < 0) return undefined
+    tap.pos += length
+    return tap.buf.toString('utf8', tap.pos - length, tap.pos)
   }
 }
 
 /** As with lengths: what does not fit 32 bits is malformed, not a number that no check expects. */
 class BoundedIntType extends avro.types.IntType {
   _read(tap: Tap): number {
-    const value = tap.readInt()
-    if (value !== (value | 0)) tap.pos = tap.buf.length + 1
+    const value = readNumber(tap)
+    if (value !== (value | 0)) fail(tap)
     return value
+  }
+}
+
+class BoundedLongType extends avro.types.LongType {
+  _read(tap: Tap): number {
+    const value = readNumber(tap)
+    if (Math.abs(value) > LONG_MAX) fail(tap)
+    return value
+  }
+
+  /** In two halves, as it is read. */
+  _write(tap: Tap, value: number): void {
+    if (!Number.isInteger(value) || Math.abs(value) > LONG_MAX)
+      throw new AdaptnetError('INVALID_ARGUMENT', `${value} is not an integer up to 2^53 - 2`)
+    const half = value < 0 ? -(value + 1) : value
+    let low = ((half % 2 ** 27) << 1) | (value < 0 ? 1 : 0)
+    let high = Math.floor(half / 2 ** 27)
+    for (let place = 1; high > 0 || low > 0x7f; place++) {
+      tap.buf[tap.pos++] = (low & 0x7f) | 0x80
+      low >>>= 7
+      if (place % 4 !== 0) continue
+      low = high % 2 ** 28
+      high = Math.floor(high / 2 ** 28)
+    }
+    tap.buf[tap.pos++] = low
+  }
+}
+
+/** Any byte but 0 is true to avsc; a broker that reads by offset takes 1 alone (SPEC 3.3), and both must read the same. */
+class BoundedBooleanType extends avro.types.BooleanType {
+  _read(tap: Tap): boolean {
+    const byte = tap.buf[tap.pos++]
+    if (byte !== undefined && byte > 1) fail(tap)
+    return byte === 1
   }
 }
 
@@ -76,7 +148,10 @@ function bounded(schema: Schema, options: unknown): Type | undefined {
   if (kind === 'map')
     throw new AdaptnetError('INVALID_ARGUMENT', 'maps are not used on the wire: a key can be __proto__')
   if (kind === 'bytes') return new BoundedBytesType() as unknown as Type
+  if (kind === 'string') return new BoundedStringType() as unknown as Type
+  if (kind === 'long') return new BoundedLongType() as unknown as Type
   if (kind === 'int') return new BoundedIntType() as unknown as Type
+  if (kind === 'boolean') return new BoundedBooleanType() as unknown as Type
   if (kind === 'array') return new BoundedArrayType(schema, options) as unknown as Type
   return undefined
 }

@@ -74,6 +74,8 @@ export interface EnvelopeParts {
 }
 
 const NO_HEADERS: readonly Header[] = []
+/** SPEC 3.3: a watermark is below 2^53 - 1. */
+const NUMBER_MAX = 2 ** 53 - 2
 const MANY_BYTES = 64
 
 /** At most how many bytes `writeEnvelope` writes. */
@@ -210,14 +212,17 @@ export class EnvelopeEnd {
   }
 
   #long(bytes: Buffer, end: number): number {
-    let zigzag = 0
+    let low = 0
+    let high = 0
     for (let index = 0; index < 8 && this.#at < end; index++) {
       const byte = bytes[this.#at++] as number
-      zigzag = index < 4 ? zigzag | ((byte & 0x7f) << (7 * index)) : zigzag + (byte & 0x7f) * 2 ** (7 * index)
-      if (byte < 0x80) {
-        if (zigzag % 2 !== 0 || zigzag / 2 > Number.MAX_SAFE_INTEGER) break
-        return zigzag / 2
-      }
+      // In two halves: as one number a zigzag of 2^53 and more loses the bit that is its sign.
+      if (index < 4) low |= (byte & 0x7f) << (7 * index)
+      else high += (byte & 0x7f) * 2 ** (7 * (index - 4))
+      if (byte > 127) continue
+      const value = high * 2 ** 27 + (low >>> 1)
+      if ((low & 1) !== 0 || value > NUMBER_MAX) break
+      return value
     }
     throw new AdaptnetError('ENVELOPE_MALFORMED', 'envelope: a number behind the route is out of its range')
   }

@@ -248,6 +248,56 @@ t.test('an array is judged by its count before an item is read', async (t) => {
   )
 })
 
+t.test('numbers are exact, and end within ten bytes', async (t) => {
+  const options = { code: 'FRAME_MALFORMED', what: 'test', trailing: 'refused' } as const
+  const longs = codec<number>({ type: 'long' }, options)
+  const near = fc.tuple(fc.integer({ min: 0, max: 52 }), fc.integer({ min: -3, max: 3 }), fc.constantFrom(1, -1))
+  holds(
+    t,
+    fc.property(
+      fc.oneof(
+        fc.maxSafeInteger(),
+        near.map(([power, plus, sign]) => sign * (2 ** power + plus)),
+      ),
+      (value) => {
+        if (Math.abs(value) > 2 ** 53 - 2) return
+        const bytes = varint(value)
+        assert.ok(longs.encode(value).equals(bytes), `${value} is written in its own bytes`)
+        assert.ok(longs.decode(bytes) === value, `${value} is read`)
+      },
+    ),
+    2_000,
+  )
+  const read = (hex: string) => codeOf(() => longs.decode(Buffer.from(hex, 'hex')))
+  t.equal(read(`${'80'.repeat(9)}00`), null, 'ten bytes of nothing are zero')
+  for (const hex of [
+    `${'80'.repeat(10)}00`,
+    `${'ff'.repeat(200)}01`,
+    '80'.repeat(9),
+    varint(2n ** 53n).toString('hex'),
+  ])
+    t.equal(read(hex), 'FRAME_MALFORMED', hex.slice(0, 24))
+  t.throws(() => longs.encode(2 ** 53), { code: 'INVALID_ARGUMENT' })
+  t.throws(() => longs.encode(0.5), { code: 'INVALID_ARGUMENT' })
+  const strings = codec<string>({ type: 'string' }, options)
+  t.equal(
+    codeOf(() => strings.decode(Buffer.concat([Buffer.alloc(200, 0xff), Buffer.of(1)]))),
+    'FRAME_MALFORMED',
+    'a length without an end',
+  )
+  const booleans = codec<boolean>({ type: 'boolean' }, options)
+  t.same(
+    [Buffer.of(0), Buffer.of(1)].map((byte) => booleans.decode(byte)),
+    [false, true],
+  )
+  for (const byte of [2, 61, 255])
+    t.equal(
+      codeOf(() => booleans.decode(Buffer.of(byte))),
+      'FRAME_MALFORMED',
+      `a boolean of ${byte}`,
+    )
+})
+
 t.test('maps are refused where a schema is made, wherever they stand', async (t) => {
   const options = { code: 'FRAME_MALFORMED', what: 'test', trailing: 'ignored' } as const
   const map = { type: 'map', values: 'string' }

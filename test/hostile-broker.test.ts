@@ -1,9 +1,9 @@
 import net from 'node:net'
 import t from 'tap'
 import { FrameType, Mode, Role } from '../protocol/constants.ts'
-import { decodeFarewell, encodeBrokers, encodeFarewell, encodeRegistered } from '../protocol/control.ts'
+import { decodeFarewell, encodeBrokers, encodeFarewell, encodeRegistered, encodeReject } from '../protocol/control.ts'
 import { wireNumber } from '../protocol/errors.ts'
-import type { ErrorCode } from '../protocol/errors.ts'
+import type { AdaptnetError, ErrorCode } from '../protocol/errors.ts'
 import type { Node, NodeEvent } from '../lib/node/node.ts'
 import { createTestNet } from '../lib/testing.ts'
 import type { TestNet } from '../lib/testing.ts'
@@ -12,6 +12,7 @@ import { listen } from '../lib/transport/tcp.ts'
 import { follow, until } from './hostile-net.ts'
 import { RawPeer, registration } from './raw-peer.ts'
 import type { RawPeerOptions } from './raw-peer.ts'
+import { VirtualCluster } from './virtual-cluster.ts'
 
 // Bad input to a node, over real sockets, from what is or says it is a broker: each gets its stable code, closes at most
 // its own link, and the node's requests go on through an honest broker.
@@ -197,5 +198,55 @@ t.test('what a broker may say without harm', async (t) => {
   t.match(
     at.events.find((event) => event.type === 'unlinked'),
     { code: 'LIMIT_EXCEEDED', message: 'enough' },
+  )
+})
+
+const codeOfError = (error: AdaptnetError): string => error.code
+
+t.test('a broker that lies about who keeps a journal is passed over, and costs no other link', async (t) => {
+  const cluster = new VirtualCluster({ seed: Number(process.env['SEED'] ?? 1) })
+  const honest = cluster.broker('b1')
+  let lie = ''
+  let asked = 0
+  cluster.scriptedBroker('liar', (peer) => {
+    peer.onFrame = (frame) => {
+      if (frame.type !== FrameType.REQUEST) return
+      if (frame.envelope?.receiver !== '$broker.journals')
+        return peer.reject(frame, encodeReject({ code: 'NO_WORKER', message: '', retryAfterMs: 0 }))
+      asked += 1
+      peer.reply(frame, lie)
+    }
+  })
+  const worker = await cluster.linkedNode('worker', ['b1'])
+  // Asked at once about many services, a client asks both brokers.
+  const services = Array.from({ length: 8 }, (_, index) => `work-${index}`)
+  const handler = (request: { payload: Buffer }): Buffer => request.payload
+  await cluster.net.settle(Promise.all(services.map((service) => worker.serve(service, handler))))
+  const lies = ['', 'no JSON', 'null', '7', '{}', '[null]', '[7]', '[{}]', '[{"journal":7}]', '[{"journal":""}]']
+  lies.push(
+    '[{"journal":"B"}]',
+    JSON.stringify([{ journal: 'x'.repeat(100_000) }]),
+    `[{"journal":"${'\\u0000'.repeat(9)}"}]`,
+  )
+  for (const [index, told] of lies.entries()) {
+    lie = told
+    const client = await cluster.linkedNode(`client-${index}`, ['b1', 'liar'])
+    const before = asked
+    const calls = services.map((service) => client.request(service, 'x', { delivery: 'exactly-once' }))
+    const ends = calls.map((call) => call.then((reply) => reply.payload.toString()).catch(codeOfError))
+    const codes = await cluster.net.settle(Promise.all(ends))
+    t.same(
+      codes,
+      services.map(() => 'x'),
+      JSON.stringify(told.slice(0, 40)),
+    )
+    t.ok(asked > before, 'the liar was asked')
+    await cluster.net.settle(client.close())
+  }
+  await cluster.net.run(100)
+  t.same(
+    honest.events.filter((event) => event.type === 'unlinked' && event.code !== 'BYE'),
+    [],
+    'nobody lost the honest broker by it',
   )
 })

@@ -21,6 +21,7 @@ import { checkService, planRequest, planServe } from './options.ts'
 import type { RequestOptions, RequestPlan, Seal, ServeOptions } from './options.ts'
 import { PendingRequest } from './pending-request.ts'
 import type { Reply } from './pending-request.ts'
+import { journalsIn } from './pins.ts'
 import { Registrations } from './registrations.ts'
 import { Requests } from './requests.ts'
 import type { RequestCounters } from './request-counters.ts'
@@ -330,8 +331,8 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
       const call = this.#requests.call('$broker.journals', Buffer.from(service), plan, this.#runtime.now())
       this.#wakeFor(call.request)
       const reply = await call.promise
-      const rows = JSON.parse(reply.payload.toString()) as { journal: string }[]
-      if (rows.length > 0) return rows.map(({ journal }) => journal)
+      const journals = journalsIn(reply.payload)
+      if (journals.length > 0) return journals
       asked.push(reply.broker, broker ?? '')
       broker = this.#links.list.find((link) => link.usable && !asked.includes(link.address))?.address ?? null
       if (broker === null) return []

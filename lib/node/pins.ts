@@ -1,3 +1,4 @@
+import { JOURNAL_BYTES_MAX } from '../../protocol/constants.ts'
 import type { ErrorCode } from '../../protocol/errors.ts'
 import type { PendingRequest } from './pending-request.ts'
 
@@ -8,6 +9,27 @@ const SERVICES_MAX = 1_024
 interface Known {
   journals: string[]
   askedMs: number
+}
+
+/** As brokers take them from workers (SPEC 6.1); one that is no journal would make envelopes that no broker takes. */
+const JOURNAL = new RegExp(`^[a-z0-9]{1,${JOURNAL_BYTES_MAX}}$`)
+/** Of one answer; a service with more journals than this is served by as good as any of them. */
+const JOURNALS_MAX = 256
+
+/**
+ * The journals that a broker's answer names. What is none is left out, and an answer that is none names nobody: a broker
+ * that lies is worth as much as one that knows of no worker, and another one is asked.
+ */
+export function journalsIn(answer: Buffer): string[] {
+  let rows: unknown
+  try {
+    rows = JSON.parse(answer.toString())
+  } catch {
+    return []
+  }
+  if (!Array.isArray(rows)) return []
+  const journals = rows.slice(0, JOURNALS_MAX).map((row) => (row as { journal?: unknown } | null)?.journal)
+  return journals.filter((journal) => typeof journal === 'string' && JOURNAL.test(journal)) as string[]
 }
 
 export interface PinsOptions {

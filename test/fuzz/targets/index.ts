@@ -1,0 +1,25 @@
+import type { Target } from '../target.ts'
+import { bodyTargets } from './bodies.ts'
+import { linkTarget } from './links.ts'
+import { machineTargets } from './machines.ts'
+import { routeTarget } from './routes.ts'
+import { sealTarget, signedTarget } from './seals.ts'
+import { handshakeTarget, preambleTarget, recordTarget, secretHandshakeTarget } from './streams.ts'
+import { addressTarget, captureTarget, fileTarget, operandTarget } from './texts.ts'
+
+export const targets: readonly Target[] = [
+  preambleTarget,
+  handshakeTarget,
+  secretHandshakeTarget,
+  recordTarget,
+  routeTarget,
+  ...bodyTargets,
+  signedTarget,
+  sealTarget,
+  fileTarget,
+  addressTarget,
+  operandTarget,
+  captureTarget,
+  linkTarget,
+  ...machineTargets,
+]
