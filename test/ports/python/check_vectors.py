@@ -1,0 +1,209 @@
+#!/usr/bin/python3
+"""Runs protocol/vectors: streams whole and byte by byte, and each invalid one against the code that it names."""
+import json
+import sys
+
+from adaptnet import codec, identity, link, noise
+from adaptnet.codec import FRAME, SCHEMAS, Failure
+
+VECTORS = codec.PROTOCOL / 'vectors'
+HANDSHAKE = json.loads((VECTORS / 'handshake.json').read_text())
+unhex = bytes.fromhex
+
+
+def plain(value):
+    """A value as the vectors write it: bytes as hex."""
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return value.hex() if isinstance(value, bytes) else value
+
+
+def make_link(side, mode='noise'):
+    fields, hello = HANDSHAKE[side], HANDSHAKE[side]['hello']
+    me = identity.Identity(unhex(HANDSHAKE['net']), unhex(hello['certificate']), unhex(fields['linkSecret']),
+                           unhex(hello['instance']), role=hello['role'], addresses=hello['addresses'])
+    return link.Link(me, mode, side == 'dialler', unhex(fields['ephemeralSecret']), HANDSHAKE['nowMs'])
+
+
+def feed(machine, stream):
+    machine.out.clear()
+    for piece in stream:
+        machine.feed(piece)
+    return bytes(machine.out)
+
+
+def check(machine):
+    if machine.failure:
+        raise machine.failure
+
+
+def frames_of(sealed, raw=b''):
+    """Frames as type and payload, CLOSE without its text."""
+    for frame in codec.read_frames(sealed, raw, 'plain'):
+        payload = frame.payload
+        yield frame.type, SCHEMAS['farewell'].decode(payload)['code'] if frame.type == FRAME.CLOSE else payload.hex()
+
+
+def read_records(data, cipher=None):
+    records = []
+
+    def reader():
+        while True:
+            header, sealed, raw = yield from codec.read_record()
+            records.append({'sealed': noise.open_record(cipher, header, sealed) if cipher else sealed, 'raw': raw})
+    codec.Pump(reader()).feed(data)
+    return records
+
+
+def preamble(vector, stream, file):
+    machine = make_link('acceptor')
+    answer = feed(machine, stream)
+    assert answer.hex() == vector.get('answer', ''), 'the answer differs'
+    check(machine)
+    lowest, highest, mode = b''.join(stream)[8:11]
+    return {'lowest': lowest, 'highest': highest, 'mode': mode, 'version': link.VERSION}
+
+
+def handshake_message(vector, stream, file):
+    machine = make_link(vector['side'])
+    if vector['side'] == 'acceptor':
+        machine.feed(unhex(HANDSHAKE['recorded']['prologue']))
+    answer = feed(machine, stream)
+    assert (answer[:1] == b'\3') == (vector['side'] == 'acceptor' and machine.failure is not None), 'REFUSAL'
+    check(machine)
+    return {'kind': vector['value']['kind'], 'answered': answer != b''}
+
+
+def record(vector, stream, file):
+    records, data = [], b''.join(stream)
+    for end in range(len(data) + 1) if len(stream) > 1 else [len(data)]:
+        records = read_records(data[:end])
+    return {'records': records, 'waiting': len(data) - sum(8 + len(r['sealed']) + len(r['raw']) for r in records)}
+
+
+def sealed_record(vector, stream, file):
+    cipher = noise.Cipher(unhex(file['key']), vector['number'])
+    return {'frames': read_records(b''.join(stream), cipher)[0]['sealed']}
+
+
+def frame(vector, stream, file):
+    sealed, raw, key = b''.join(stream), unhex(vector.get('raw', '')), bytes(32)
+    machine = make_link('acceptor', vector['mode'])
+    machine.pump, machine.state = codec.Pump(machine.read_records()), 'open'
+    header = (len(sealed) + 16 * (vector['mode'] == 'noise')).to_bytes(4, 'big') + len(raw).to_bytes(4, 'big')
+    if vector['mode'] == 'noise':
+        machine.receiving, sealed = noise.Cipher(key), noise.Cipher(key).seal(sealed, header)
+    data = header + sealed + raw
+    said = feed(machine, [data] if len(stream) == 1 else [data[at:at + 1] for at in range(len(data))])
+    check(machine)
+    answers = [answer for record in read_records(said) for answer in frames_of(record['sealed'])]
+    assert answers == [(answer['type'], answer['payload']) for answer in vector.get('answers', [])], 'the answers differ'
+    return {'frames': [frame._asdict() for _, frame in machine.events]}
+
+
+def envelope(vector, stream, file):
+    data = b''.join(stream)
+    try:
+        codec.read_route(data)
+        assert vector.get('part') != 'route', 'the route was taken'
+    except Failure:
+        assert vector.get('part') == 'route', 'the route was refused'
+        raise
+    value = codec.read_envelope(data)
+    assert vector.get('padded') or codec.write_envelope(**value) == data, 'written otherwise'
+    return value
+
+
+def control(vector, stream, file):
+    schema = SCHEMAS[vector['schema']]
+    code = 'HANDSHAKE_FAILED' if vector['schema'] == 'hello' else 'FRAME_MALFORMED'
+    value = schema.decode(b''.join(stream), code)
+    if len(value.get('addresses', ())) > codec.LIMIT.ADDRESSES_MAX:
+        raise Failure(code)
+    assert schema.decode(schema.encode(value)) == value, 'written otherwise'
+    return value
+
+
+def certificate(vector, stream, file):
+    data, net, now = b''.join(stream), unhex(file['net']), vector.get('nowMs')
+    if vector['kind'] == 'revocations':
+        return identity.read_revocations(data, net)
+    if vector['kind'] == 'service-key':
+        return identity.read_service_key(data, net, now)
+    revoked = identity.read_revocations(unhex(vector['revocations']), net)['entries'] if 'revocations' in vector else ()
+    key = unhex(vector['linkKey']) if 'linkKey' in vector else None
+    return identity.read_certificate(data, net, vector.get('role'), key, now, revoked)
+
+
+def handshake(vector, stream, file):
+    machine = make_link(vector['side'])
+    said = bytes(machine.out)
+    for piece in stream:
+        said += feed(machine, [piece])
+        for kind, _ in machine.events:
+            if kind == 'open' and vector['side'] == 'acceptor':
+                me = HANDSHAKE['acceptor']['hello']
+                own = {'name': 'broker-1', 'instance': unhex(me['instance']), 'state': 1, 'addresses': me['addresses']}
+                machine.out.clear()
+                machine.send(FRAME.BROKERS, SCHEMAS['brokers'].encode({'brokers': [own]}))
+                said += bytes(machine.out)
+        machine.events.clear()
+    assert said.hex().startswith(vector['sends']), 'the handshake differs'
+    if 'frames' in vector:
+        own = vector['side'] + 'Key'
+        cipher = noise.Cipher(unhex(vector.get(own, HANDSHAKE['recorded'][own])))
+        records = read_records(said[len(vector['sends']) // 2:], cipher)
+        frames = sorted(frame for record in records for frame in frames_of(record['sealed']))
+        assert frames == sorted(frames_of(unhex(''.join(vector['frames'])))), 'the frames differ'
+    check(machine)
+    return {'peer': machine.peer}
+
+
+def noise_xx(vector):
+    sides = [noise.Handshake(who == 'init', *(unhex(vector[f'{who}_{key}']) for key in ('prologue', 'static', 'ephemeral')))
+             for who in ('init', 'resp')]
+    for turn, message in enumerate(vector['messages']):
+        writer, reader = sides[turn % 2], sides[1 - turn % 2]
+        payload, ciphertext = unhex(message['payload']), unhex(message['ciphertext'])
+        if turn < 3:
+            assert writer.write(payload) == ciphertext and reader.read(ciphertext) == payload, f'message {turn + 1}'
+            ciphers = writer.ciphers()
+        else:
+            assert ciphers[turn % 2].seal(payload, b'') == ciphertext, f'message {turn + 1}'
+    assert vector.get('handshake_hash', sides[0].hash.hex()) == sides[0].hash.hex(), 'the hash'
+
+
+def run(name, vector, file, judge):
+    data = unhex(vector['bytes'])
+    for stream in [data], [data[at:at + 1] for at in range(len(data))]:
+        try:
+            value = plain(judge(vector, stream, file))
+            assert vector['result'] == 'valid', f"taken, not {vector['code']}"
+            assert value == vector['value'], f'{value}, not {vector["value"]}'
+        except Failure as failure:
+            assert failure.code == vector.get('code'), f"{failure.code}, not {vector.get('code', 'valid')}"
+
+
+def main():
+    judges = [preamble, handshake_message, record, sealed_record, frame, envelope, control, certificate, handshake]
+    passed = failed = 0
+    jobs = [('noise', vector, lambda vector=vector: noise_xx(vector))
+            for vector in json.loads((VECTORS / 'noise.json').read_text())['vectors'] if '_XX_' in vector['protocol_name']]
+    for judge in judges:
+        name = judge.__name__.replace('_', '-')
+        file = json.loads((VECTORS / f'{name}.json').read_text())
+        jobs += [(name, v, lambda v=v, f=file, j=judge, n=name: run(n, v, f, j)) for v in file['vectors']]
+    for name, vector, job in jobs:
+        try:
+            job()
+            passed += 1
+        except AssertionError as error:
+            failed += 1
+            print(f"{name} {vector.get('id', vector.get('source'))} ({vector.get('comment')}): {error}")
+    print(f'{passed} passed, {failed} failed')
+    return failed > 0
+
+
+sys.exit(main())
