@@ -6,6 +6,8 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Test } from 'tap'
 import { createTestNet } from '../lib/testing.ts'
+import type { RequestOptions, ServeOptions } from '../lib/node/options.ts'
+import type { ServiceSecrets } from '../lib/identity/service-key.ts'
 import type { TestNet } from '../lib/testing.ts'
 import * as files from '../lib/transport/identity-files.ts'
 import { until } from './command-fixture.ts'
@@ -16,6 +18,8 @@ export const PORT: string = fileURLToPath(new URL('../../test/ports/python', imp
 export const SERVICE = 'sha256'
 export const CALLS = 2000
 const CONCURRENCY = 20
+// For a machine that is busy with something else; nothing waits so long on one that is not.
+const PATIENT = { timeout: 2, retries: 20, deadline: 20 }
 
 /** Why the port cannot run here, or false. */
 export const missing: string | false =
@@ -86,31 +90,44 @@ export class PortNet {
     return started
   }
 
-  async python(role: 'client' | 'worker', plan: object = {}): Promise<Driven> {
+  async python(role: 'client' | 'worker', plan: { options?: object; [field: string]: unknown } = {}): Promise<Driven> {
     const name = `python-${role}-${(this.#started += 1)}`
     const identity = join(this.#folder, `${name}.identity`)
     await files.writeIdentity(identity, this.net.identity(name))
     const load = role === 'client' ? { calls: CALLS, concurrency: CONCURRENCY } : {}
     const common = { role, identity, brokers: this.net.endpoints, mode: this.#mode, service: SERVICE }
-    const driven = new Driven({ ...common, ...load, ...plan })
+    const options = { ...(role === 'client' && PATIENT), ...plan.options }
+    const driven = new Driven({ ...common, ...load, ...plan, options })
     this.#driven.push(driven)
     if (role === 'worker') await driven.told('serving')
     return driven
   }
 
+  /** Makes an epoch of the service's key: for `serve`, and as a file. */
+  async serviceKeys(): Promise<{ secrets: ServiceSecrets; path: string }> {
+    const secrets = this.net.serviceSecrets(SERVICE)
+    const path = join(this.#folder, `${SERVICE}.service`)
+    await files.writeServiceSecrets(path, secrets, null)
+    return { secrets, path }
+  }
+
   /** Serves by this library; gives the ids of what it ran. */
-  async serve(name: string): Promise<string[]> {
+  async serve(name: string, options: ServeOptions = {}): Promise<string[]> {
     const ran: string[] = []
     const node = await this.net.connect(name)
-    await node.serve(SERVICE, ({ id, payload }) => {
-      ran.push(id)
-      return sha256(payload)
-    })
+    await node.serve(
+      SERVICE,
+      ({ id, payload }) => {
+        ran.push(id)
+        return sha256(payload)
+      },
+      options,
+    )
     return ran
   }
 
   /** Calls by this library; at a fifth of the calls `loaded` happens. */
-  async call(calls: number, loaded: () => void = () => undefined): Promise<number> {
+  async call(calls: number, loaded: () => void = () => undefined, options: RequestOptions = {}): Promise<number> {
     const node = await this.net.connect('client')
     let next = 0
     let right = 0
@@ -118,7 +135,12 @@ export class PortNet {
       while (next < calls) {
         const payload = Buffer.from(`${next++}`)
         if (next === Math.floor(calls / 5)) loaded()
-        const reply = await node.request(SERVICE, payload, { deadlineMs: 10_000, retries: 20 })
+        const reply = await node.request(SERVICE, payload, {
+          timeoutMs: 2_000,
+          deadlineMs: 20_000,
+          retries: 20,
+          ...options,
+        })
         if (reply.payload.equals(sha256(payload))) right += 1
       }
     }

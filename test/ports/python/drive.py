@@ -16,6 +16,8 @@ def tell(kind, **fields):
 async def client(node, plan):
     ends, wrong, started = collections.Counter(), 0, 0
     caller = Client(node)
+    while not node.links:
+        await asyncio.sleep(0.005)
 
     async def caller_in_turn():
         nonlocal wrong, started
@@ -25,7 +27,7 @@ async def client(node, plan):
             if started == plan['calls'] // 5:
                 tell('loaded')
             try:
-                reply = await caller.call(plan['service'], payload, **plan.get('options', {}))
+                reply = await caller.call(plan['service'], payload, **plan['options'])
                 ends['replied'] += 1
                 wrong += reply != hashlib.sha256(payload).digest()
             except Failure as failure:

@@ -3,12 +3,14 @@ import asyncio
 import random
 import time
 
-from .codec import FRAME, LIMIT, NAMES, REGISTRY, SCHEMAS, Failure, read_envelope, write_envelope
+from .codec import FLAG, FRAME, LIMIT, NAMES, REGISTRY, SCHEMAS, Failure, read_envelope, write_envelope
+from .identity import read_service_key
+from .seal import ERROR, REPLY, REQUEST_EXTRA, ClientSeal
 
 BACKOFF_FIRST_S, BACKOFF_MAX_S, WAIT_S = 0.02, 1, 0.05
 OUTSTANDING_MAX, IDLE_S = 16384, 0.5
 NOTHING_STARTED = ('NO_WORKER', 'DRAINING', 'NOT_STARTED')
-FINAL = ('EXPIRED', 'NOT_PERMITTED', 'CANCELLED', 'TOO_LARGE', 'REJECTED', 'SEAL_REQUIRED')
+FINAL = ('EXPIRED', 'NOT_PERMITTED', 'CANCELLED', 'TOO_LARGE', 'REJECTED')
 
 
 class Budget:
@@ -35,20 +37,21 @@ class Budget:
 class Client:
     def __init__(self, node):
         self.node, self.calls, self.budget, self.answered = node, {}, Budget(), {}
+        self.seals = {}
         self.idle_since = 0
-        node.takes.update({FRAME.REPLY: self._answer, FRAME.REJECT: self._answer})
+        node.takes.update({FRAME.REPLY: self._answer, FRAME.REJECT: self._answer, FRAME.SERVICE_KEYS: self._keys})
         node.watchers.append(self._watch)
         node.busy.append(lambda: self.calls)
 
     async def call(self, service, payload=b'', *, timeout=0.5, retries=3, deadline=2.0, delivery='at-least-once',
-                   headers=None):
+                   headers=None, seal='auto'):
         """The reply; or a Failure, whose code tells whether the request may have run (UNKNOWN) or not."""
         if delivery not in ('at-least-once', 'at-most-once'):
             raise Failure('INVALID_ARGUMENT', f'no delivery {delivery}')
         if self.node.leaving or len(self.calls) >= OUTSTANDING_MAX:
             raise Failure('CLOSED' if self.node.leaving else 'BUSY')
         counter = self.node.next_counter()
-        call = Call(self, counter, service, payload, timeout, retries, deadline, delivery, headers)
+        call = Call(self, counter, service, payload, timeout, retries, deadline, delivery, headers, seal)
         self.calls[counter] = call
         self.budget.earn()
         try:
@@ -61,6 +64,20 @@ class Client:
             del self.calls[counter]
             self.idle_since = time.monotonic()
             asyncio.get_running_loop().call_later(IDLE_S, self._acknowledge)
+
+    def _keys(self, connection, frame):
+        for signed in SCHEMAS['service-keys'].decode(frame.payload)['keys'][:LIMIT.SERVICE_KEYS_MAX]:
+            try:
+                record = read_service_key(signed, self.node.identity.net)
+                kept = self.seals.get(record['service'])
+                if kept is None or record['epoch'] > kept.record['epoch']:
+                    self.seals[record['service']] = ClientSeal(record, self.node.identity, self.node.address)
+            except (Failure, ValueError):
+                continue  # What cannot be verified, or sealed to, is no fault of the link.
+
+    def seal_for(self, service):
+        seal = self.seals.get(service)
+        return seal if seal and seal.holds() else None
 
     def watermark(self):
         """The lowest counter that has not ended. Counters grow, and a dict keeps the order of its keys."""
@@ -93,7 +110,7 @@ class Client:
 class Call:
     """One request from its first attempt to its end."""
 
-    def __init__(self, client, counter, service, payload, timeout, retries, deadline, delivery, headers):
+    def __init__(self, client, counter, service, payload, timeout, retries, deadline, delivery, headers, seal):
         self.client, self.node, self.id = client, client.node, client.node.id(counter)
         self.service, self.payload, self.retries, self.delivery = service, payload, retries, delivery
         self.headers = [{'name': name, 'value': value} for name, value in (headers or {}).items()]
@@ -102,11 +119,9 @@ class Call:
         self.events, self.out, self.asked, self.failed = asyncio.Queue(), None, set(), None
         self.attempts, self.pauses, self.resume, self.attempt_end = 0, 0, 0, 0
         self.maybe_ran, self.forged, self.owing, self.elsewhere, self.broke = False, False, False, False, False
-        self.last = None
+        self.last, self.setting, self.seal, self.body = None, seal, None, None
 
     async def run(self):
-        if len(self.payload) > LIMIT.PAYLOAD_BYTES_MAX:
-            raise Failure('TOO_LARGE')
         while True:
             now = time.monotonic()
             if now >= self.end:
@@ -126,12 +141,25 @@ class Call:
             if reply is not None:
                 return reply
 
+    def seal_once(self):
+        """What all attempts send; in the clear or sealed, for all of them. None while a key has to be waited for."""
+        self.seal = self.client.seal_for(self.service) if self.setting != 'never' else None
+        extra = REQUEST_EXTRA + len(self.node.identity.certificate) if self.seal else 0
+        if len(self.payload) + extra > LIMIT.PAYLOAD_BYTES_MAX:
+            raise Failure('TOO_LARGE')
+        if self.seal:
+            not_after = round((time.time() + self.end - time.monotonic()) * 1000)
+            return self.seal.seal(self.id, self.node.address, self.service, self.payload, not_after)
+        return None if self.setting == 'required' else self.payload
+
     def attempt(self, now):
         if self.owing and not self.client.budget.take():
             self.resume = now + WAIT_S
             return
         connection = self.choose()
-        if connection:
+        if connection and self.body is None:
+            self.body = self.seal_once()
+        if connection and self.body is not None:
             self.owing = False
             envelope = write_envelope(
                 id=self.id, receiver=self.service, sender=self.node.address, retryCount=self.attempts,
@@ -143,7 +171,7 @@ class Call:
             self.asked.add(connection)
             self.attempts += 1
             connection.requests += 1
-            connection.send(FRAME.REQUEST, self.payload, envelope)
+            connection.send(FRAME.REQUEST, self.body, envelope, FLAG.SEALED if self.seal else 0)
 
     def choose(self):
         """The cheaper of two of the best: links not asked yet, where that matters, then those that did not fail."""
@@ -166,9 +194,28 @@ class Call:
         elif frame.type == FRAME.REPLY:
             if connection is self.out:
                 connection.latency += 0.2 * (time.monotonic() - self.sent - connection.latency)
-            return frame.payload
+            return self.opened(connection, frame)
         else:
             self.rejected(connection, frame)
+
+    def opened(self, connection, frame):
+        if bool(frame.flags & FLAG.SEALED) != bool(self.seal):
+            return self.forgery(connection)
+        if not self.seal:
+            return frame.payload
+        try:
+            kind, payload = self.seal.open(self.id, self.node.address, self.service, frame.payload)
+        except Failure:
+            return self.forgery(connection)
+        if kind != REPLY:
+            raise Failure('WORKER_ERROR', payload.decode(errors='replace') if kind == ERROR else '')
+        return payload
+
+    def forgery(self, connection):
+        """Somebody between here and the worker made the answer: it says nothing of what ran."""
+        self.forged = self.maybe_ran = True
+        if connection is self.out:
+            self.retry()
 
     def rejected(self, connection, frame):
         current = connection is self.out
@@ -177,6 +224,8 @@ class Call:
         except Failure:
             body = {'code': None, 'message': '', 'retryAfter': 0}
         code = NAMES.get(body['code'], 'INTERNAL')
+        if code == 'WORKER_ERROR' and self.seal:
+            return self.forgery(connection)
         if code == 'WORKER_ERROR':
             raise Failure('WORKER_ERROR', body['message'])
         if code == 'UNCERTAIN':
@@ -191,13 +240,13 @@ class Call:
             self.again(counted=False) if others else self.retry(self.pause())
         elif code == 'BUSY':
             self.retry(max(body['retryAfter'] / 1000, self.pause()))
-        elif code == 'REQUEST_FORGED':
+        elif code == 'REQUEST_FORGED' or code == 'SEAL_REQUIRED' and self.seal:
             self.elsewhere = True
             self.retry()
         elif code == 'WORKER_LOST':
             self.retry()
         else:
-            self.maybe_ran |= code not in FINAL
+            self.maybe_ran |= code not in FINAL and code != 'SEAL_REQUIRED'
             self.fail()
 
     def pause(self):
@@ -232,7 +281,7 @@ class Call:
         if self.maybe_ran:
             raise Failure('UNKNOWN')
         if not self.attempts:
-            raise Failure('NOT_SENT')
+            raise Failure('SEAL_REQUIRED' if self.setting == 'required' and self.node.links else 'NOT_SENT')
         scope = self.last and REGISTRY['errorCodes'][self.last]['scope']
         raise Failure(self.last if scope == 'request' else 'NOT_STARTED')
 

@@ -71,6 +71,10 @@ def read_service_key(data, net, now_ms=None):
     return body
 
 
+def covers(patterns, service):
+    return any(pattern == service or pattern[-1] == '*' and service.startswith(pattern[:-1]) for pattern in patterns)
+
+
 def load(path, kind):
     """A file of SPEC 5.5, its binary fields as bytes."""
     def binary(value):
@@ -90,8 +94,9 @@ def load(path, kind):
 class Identity:
     """Who a process is: the secrets of its file, and the instance that it chooses at start."""
 
-    def __init__(self, net, certificate, linkSecret, instance=None, name=None, role=1, addresses=(), **_):
-        self.net, self.certificate, self.secret = net, certificate, linkSecret
+    def __init__(self, net, certificate, linkSecret, signSeed=None, instance=None, name=None, role=1,
+                 addresses=()):
+        self.net, self.certificate, self.secret, self.sign_seed = net, certificate, linkSecret, signSeed
         self.role, self.addresses, self.instance = role, list(addresses), instance or os.urandom(4)
         own = SCHEMAS['certificate'].decode(SCHEMAS['signed'].decode(certificate)['body'])
         self.name, self.address = own['name'], f"{own['name']}/{self.instance.hex()}"

@@ -139,7 +139,7 @@ class Node:
         for connection in self.links.values():
             connection.go_away()
         end = time.monotonic() + drain_s
-        while any(busy() for busy in self.busy) and time.monotonic() < end:
+        while not self._done() and time.monotonic() < end:
             await asyncio.sleep(TICK_S / 5)
         connections = list(self.links.values())
         for connection in connections:
@@ -148,6 +148,10 @@ class Node:
         for task in self.dials.values():
             task.cancel()
         await asyncio.gather(*self.dials.values(), return_exceptions=True)
+
+    def _done(self):
+        """Whether nothing is under way, and no broker may still have sent something (SPEC 4.6)."""
+        return not any(busy() for busy in self.busy) and all(link.leaving for link in self.links.values())
 
     def _dial(self, host, port):
         if (host, port) not in self.dials and len(self.dials) < DIALS_MAX:

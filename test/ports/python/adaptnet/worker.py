@@ -4,6 +4,7 @@ import time
 
 from .codec import (CODES, FLAG, FRAME, LIMIT, NAMES, REGISTRY, SCHEMAS, Failure, read_envelope, read_route,
                     write_envelope)
+from .seal import ERROR, REPLY, REPLY_EXTRA, WorkerSeal, seal_reply
 
 REMEMBERED_MAX, ANSWER_BYTES_MAX = 65536, 64 << 20
 LEASE_S, SWEEP_S, MESSAGE_MAX = 600, 10, 1024
@@ -20,8 +21,9 @@ def reject_body(code, message=''):
 
 
 class Service:
-    def __init__(self, handler, concurrency):
+    def __init__(self, handler, concurrency, seal, sealed_only):
         self.handler, self.concurrency, self.waiting = handler, concurrency, 0
+        self.seal, self.sealed_only = seal, sealed_only
         self.places, self.served = asyncio.Semaphore(concurrency), asyncio.get_running_loop().create_future()
 
 
@@ -33,7 +35,7 @@ class Job:
         self.headers, self.possible_duplicate = envelope['headers'], envelope['possibleDuplicate']
         self.payload, self.connections = payload, [connection]
         self.expires = time.monotonic() + min(envelope['timeToLive'], LIMIT.TIME_TO_LIVE_MS_MAX) / 1000
-        self.ended, self.answer, self.task, self.running = asyncio.Event(), None, None, False
+        self.ended, self.answer, self.task, self.running, self.reply_key = asyncio.Event(), None, None, False, None
 
 
 class Worker:
@@ -45,9 +47,10 @@ class Worker:
         node.watchers.append(self._watch)
         node.busy.append(lambda: any(job.answer is None for job in self.jobs.values()))
 
-    async def serve(self, name, handler, concurrency=64):
-        """Registers everywhere; returns when the first broker has taken it. The handler: async (payload, job) -> bytes."""
-        service = self.services[name] = Service(handler, concurrency)
+    async def serve(self, name, handler, concurrency=64, keys=None, sealed_only=False):
+        """Returns when the first broker has taken it. The handler: async (payload, job) -> bytes; `keys`: a file."""
+        seal = WorkerSeal.load(keys, name, self.node.identity.net) if keys else None
+        service = self.services[name] = Service(handler, concurrency, seal, sealed_only)
         for connection in self.node.links.values():
             self._register(connection, name)
         await service.served
@@ -60,8 +63,10 @@ class Worker:
 
     def _register(self, connection, name):
         if not connection.said_go_away:
+            service = self.services[name]
             connection.send(FRAME.REGISTER, SCHEMAS['register'].encode(
-                {'service': name, 'concurrency': self.services[name].concurrency, 'journal': '', 'serviceKey': b''}))
+                {'service': name, 'concurrency': service.concurrency, 'journal': '',
+                 'serviceKey': service.seal.record if service.seal else b''}))
 
     def _watch(self, event, connection):
         if event == 'opened':
@@ -90,15 +95,29 @@ class Worker:
         service = self.services.get(envelope['receiver'])
         if counter < watermark:
             self._reject(connection, route, 'EXPIRED')
-        elif not service or self.node.leaving or envelope['delivery'] == EXACTLY_ONCE or frame.flags & FLAG.SEALED:
+        elif not service or self.node.leaving or envelope['delivery'] == EXACTLY_ONCE:
             self._reject(connection, route, 'NOT_STARTED')
         elif envelope['timeToLive'] == 0:
             self._reject(connection, route, 'EXPIRED')
         elif service.waiting >= service.concurrency * max(1, len(self.node.links)):
             self._reject(connection, route, 'BUSY')
         else:
-            job = self.jobs[(*session, counter)] = Job((*session, counter), envelope, frame.payload, connection)
+            job = Job((*session, counter), envelope, frame.payload, connection)
+            try:
+                self._unseal(service, job, frame.flags & FLAG.SEALED)
+            except Failure as failure:
+                return self._reject(connection, route, failure.code)
+            self.jobs[job.key] = job
             job.task = asyncio.create_task(self._run(service, job))
+
+    def _unseal(self, service, job, sealed):
+        if not sealed:
+            if service.sealed_only:
+                raise Failure('SEAL_REQUIRED')
+        elif service.seal is None:
+            raise Failure('NOT_STARTED')
+        else:
+            job.payload, _, job.reply_key = service.seal.open(job.id, job.client, job.service, job.payload)
 
     async def _run(self, service, job):
         timer = asyncio.get_running_loop().call_at(job.expires, job.ended.set)
@@ -112,11 +131,15 @@ class Worker:
         job.running = True
         try:
             payload = bytes(await service.handler(job.payload, job))
-            if len(payload) > LIMIT.PAYLOAD_BYTES_MAX:
+            if len(payload) > LIMIT.PAYLOAD_BYTES_MAX - (REPLY_EXTRA if job.reply_key else 0):
                 raise ValueError('the answer is too large')
-            answer = FRAME.REPLY, payload
+            answer = FRAME.REPLY, payload, 0
+            if job.reply_key:
+                answer = self._seal(job, REPLY, payload)
         except Exception as error:
-            answer = FRAME.REJECT, reject_body('WORKER_ERROR', str(error))
+            answer = FRAME.REJECT, reject_body('WORKER_ERROR', str(error)), 0
+            if job.reply_key:
+                answer = self._seal(job, ERROR, str(error)[:MESSAGE_MAX].encode())
         finally:
             service.places.release()
             timer.cancel()
@@ -128,6 +151,10 @@ class Worker:
         while len(self.jobs) > REMEMBERED_MAX or self.answer_bytes > ANSWER_BYTES_MAX:
             self._forget(next(key for key, job in self.jobs.items() if job.answer))
 
+    def _seal(self, job, kind, payload):
+        sealed = seal_reply(job.reply_key, job.id, job.client, job.service, kind, payload)
+        return FRAME.REPLY, sealed, FLAG.SEALED
+
     def _join(self, job, connection):
         job.connections.insert(0, connection)
         if job.answer:
@@ -136,20 +163,20 @@ class Worker:
     def _answer(self, job):
         connections, job.connections = job.connections, []
         for connection in connections:
-            self._send(connection, *job.answer, job.id, job.client)
+            self._send(connection, *job.answer, original=job.id, client=job.client)
 
     def _refuse(self, job, code):
         """What was refused without having run is forgotten at once."""
         del self.jobs[job.key]
         for connection in job.connections:
-            self._send(connection, FRAME.REJECT, reject_body(code), job.id, job.client)
+            self._send(connection, FRAME.REJECT, reject_body(code), 0, job.id, job.client)
 
     def _reject(self, connection, route, code):
-        self._send(connection, FRAME.REJECT, reject_body(code), route['id'], route['sender'])
+        self._send(connection, FRAME.REJECT, reject_body(code), 0, route['id'], route['sender'])
 
-    def _send(self, connection, kind, payload, original, client):
+    def _send(self, connection, kind, payload, flags, original, client):
         connection.send(kind, payload, write_envelope(
-            id=self.node.id(), originalId=original, receiver=client, sender=self.node.address))
+            id=self.node.id(), originalId=original, receiver=client, sender=self.node.address), flags)
 
     def _cancel(self, connection, frame):
         route, _ = read_route(frame.envelope)
