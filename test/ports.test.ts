@@ -78,7 +78,7 @@ t.test('a client of the port tells what it knows of a request that failed', skip
   const node = await ported.net.connect('worker')
   await node.serve('never', () => new Promise<string>(() => undefined))
   await node.serve('fails', () => Promise.reject(new Error('not today')))
-  const asked = async (service: string, options: object = {}): Promise<unknown> => {
+  const asked = async (service: string, options: object = { retries: 3 }): Promise<unknown> => {
     const client = await ported.python('client', { service, calls: 1, concurrency: 1, options })
     const { code, message } = await client.told('failed')
     return { code, message }
