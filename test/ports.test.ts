@@ -1,6 +1,7 @@
 /** The port in Python, written from SPEC.md: its vectors, and each of its roles beside the other of this library. */
 import { execFile } from 'node:child_process'
-import { join } from 'node:path'
+import { readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import t from 'tap'
 import { Processes, until } from './command-fixture.ts'
@@ -17,7 +18,7 @@ const codeOf = (promise: Promise<unknown>): Promise<string> =>
 
 t.test('every vector of the levels of the port', skip, async (test) => {
   const { stdout } = await run(PYTHON, [join(PORT, 'check_vectors.py')]).catch((failure: { stdout: string }) => failure)
-  test.match(stdout, /^\d{3,} passed, 0 failed\n$/)
+  test.match(stdout, /^\d{3,} passed, 0 failed, /)
 })
 
 for (const mode of ['noise', 'plain'] as const) {
@@ -120,7 +121,7 @@ t.test('sealed end to end, by a worker of the library and one of the port', skip
 
 t.test('by its commands, beside those of the library', skip, async (test) => {
   const processes = new Processes()
-  const folder = join(test.testdir(), 'net')
+  const folder = join(test.testdir(), 'mynet')
   test.teardown(() => processes.killAll())
   const identity = (name: string): string[] => ['--identity', join(folder, `${name}.identity`)]
   const net = async (...args: string[]): Promise<void> => {
@@ -145,6 +146,12 @@ t.test('by its commands, beside those of the library', skip, async (test) => {
   test.equal(ported.stdout, 'FROM THE PORT')
   const { out } = await processes.run(['call', 'upper', ...identity('client'), ...at, '--text', 'from the library'])
   test.equal(out, 'FROM THE LIBRARY')
+  const example = /```python\n(.*?)```/s.exec(readFileSync(join(PORT, 'README.md'), 'utf8'))?.[1] ?? ''
+  const shown = await run(PYTHON, ['-c', example.replace('127.0.0.1:7411', String(endpoint))], {
+    cwd: dirname(folder),
+    env: { ...process.env, PYTHONPATH: PORT },
+  })
+  test.equal(shown.stdout, "b'HELLO'\n", 'the example of its README')
   worker.child.kill('SIGTERM')
   test.match(await worker, { stdout: /^serving upper as worker\/[0-9a-f]{8}\n$/ })
 })

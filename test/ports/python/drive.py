@@ -1,4 +1,4 @@
-"""One side of an interop test, told by JSON what to be; it tells what happens in lines of JSON. See test/ports.test.ts."""
+"""One side of an interop test (test/ports.test.ts): told what to be by JSON, it tells what happens in lines of JSON."""
 import asyncio
 import collections
 import hashlib

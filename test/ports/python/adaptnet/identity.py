@@ -15,21 +15,23 @@ TOLERANCE_MS = 300000
 NAME = re.compile(r'[a-z0-9._-]{1,%d}' % LIMIT.NAME_BYTES_MAX)
 SERVICE = re.compile(r'[A-Za-z0-9._-]{1,%d}' % LIMIT.SERVICE_BYTES_MAX)
 PATTERN = re.compile(r'[A-Za-z0-9._-]{1,%d}|[A-Za-z0-9._-]{0,%d}\*' % ((LIMIT.SERVICE_BYTES_MAX,) * 2))
+MALFORMED, SIGNED_EXTRA = 'CERTIFICATE_MALFORMED', 66
 
 
-def read_signed(data, net, context, schema, keeps_rules, malformed='CERTIFICATE_MALFORMED'):
+def read_signed(data, net, context, schema, keeps_rules, now_ms):
     """The body of a signed record; keeps_rules() tells whether it is as its section says."""
-    signed = SCHEMAS['signed'].decode(data, malformed, whole=True)
+    signed = SCHEMAS['signed'].decode(data, MALFORMED, whole=True)
     try:
         signature = f'adaptnet {context} 1\0'.encode() + signed['body']
         Ed25519PublicKey.from_public_bytes(net).verify(signed['signature'], signature)
     except InvalidSignature:
         raise Failure('CERTIFICATE_FOREIGN') from None
-    body = SCHEMAS[schema].decode(signed['body'], malformed, whole=True)
-    if not keeps_rules(body, signed['body']):
-        raise Failure(malformed)
+    body = SCHEMAS[schema].decode(signed['body'], MALFORMED, whole=True)
+    if not keeps_rules(body):
+        raise Failure(MALFORMED)
     if body['net'] != net:
         raise Failure('CERTIFICATE_FOREIGN')
+    check_time(body, now_ms)
     return body
 
 
@@ -39,16 +41,13 @@ def check_time(body, now_ms):
         raise Failure('CERTIFICATE_EXPIRED')
 
 
-def read_certificate(data, net, role=None, link_key=None, now_ms=None, revocations=()):
-    def keeps_rules(body, bytes_):
+def read_certificate(data, net, role=None, link_key=None, now_ms=None):
+    def keeps_rules(body):
         patterns = body['serves'] + body['calls']
-        return (len(bytes_) <= LIMIT.CERTIFICATE_BYTES_MAX and NAME.fullmatch(body['name'])
+        return (len(data) <= SIGNED_EXTRA + LIMIT.CERTIFICATE_BYTES_MAX and NAME.fullmatch(body['name'])
                 and max(len(body['serves']), len(body['calls'])) <= LIMIT.PATTERNS_MAX
                 and all(PATTERN.fullmatch(pattern) for pattern in patterns))
-    body = read_signed(data, net, 'certificate', 'certificate', keeps_rules)
-    check_time(body, now_ms)
-    if any(entry['name'] == body['name'] and body['notBefore'] <= entry['before'] for entry in revocations):
-        raise Failure('CERTIFICATE_REVOKED')
+    body = read_signed(data, net, 'certificate', 'certificate', keeps_rules, now_ms)
     if link_key is not None and body['linkKey'] != link_key:
         raise Failure('CERTIFICATE_STOLEN')
     if role is not None and not body['roles'] & role:
@@ -56,19 +55,10 @@ def read_certificate(data, net, role=None, link_key=None, now_ms=None, revocatio
     return body
 
 
-def read_revocations(data, net):
-    def keeps_rules(body, _):
-        entries = body['entries']
-        return len(entries) <= LIMIT.REVOCATIONS_MAX and all(NAME.fullmatch(entry['name']) for entry in entries)
-    return read_signed(data, net, 'revocations', 'revocations', keeps_rules, 'FRAME_MALFORMED')
-
-
 def read_service_key(data, net, now_ms=None):
-    def keeps_rules(body, _):
+    def keeps_rules(body):
         return SERVICE.fullmatch(body['service']) and body['epoch'] >= 1
-    body = read_signed(data, net, 'service key', 'service-key', keeps_rules)
-    check_time(body, now_ms)
-    return body
+    return read_signed(data, net, 'service key', 'service-key', keeps_rules, now_ms)
 
 
 def covers(patterns, service):
@@ -94,10 +84,9 @@ def load(path, kind):
 class Identity:
     """Who a process is: the secrets of its file, and the instance that it chooses at start."""
 
-    def __init__(self, net, certificate, linkSecret, signSeed=None, instance=None, name=None, role=1,
-                 addresses=()):
+    def __init__(self, net, certificate, linkSecret, signSeed, name=None, instance=None):
         self.net, self.certificate, self.secret, self.sign_seed = net, certificate, linkSecret, signSeed
-        self.role, self.addresses, self.instance = role, list(addresses), instance or os.urandom(4)
+        self.instance = instance or os.urandom(4)
         own = SCHEMAS['certificate'].decode(SCHEMAS['signed'].decode(certificate)['body'])
         self.name, self.address = own['name'], f"{own['name']}/{self.instance.hex()}"
         if own['linkKey'] != public_key(linkSecret) or own['net'] != net or name not in (None, self.name):

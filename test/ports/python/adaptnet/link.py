@@ -1,4 +1,4 @@
-"""SPEC 3.1, 4: one connection as a machine without IO, of either side. Bytes go in by feed(), come out in `out`."""
+"""SPEC 3.1, 4: the dialling side of a connection, without IO. Bytes go in by feed() and come out in `out`."""
 import os
 import struct
 
@@ -11,9 +11,7 @@ VERSION = REGISTRY['version']['highest']
 MODES = REGISTRY['modes']
 KIND = REGISTRY['handshakeKinds']
 NODE, BROKER = REGISTRY['roles']['node'], REGISTRY['roles']['broker']
-ANYBODY = {*RELAYED, FRAME.PING, FRAME.PONG, FRAME.GO_AWAY, FRAME.CLOSE}
-FROM_BROKER = ANYBODY | {FRAME.REGISTERED, FRAME.BROKERS, FRAME.SERVICE_KEYS}
-FROM_NODE = ANYBODY | {FRAME.REGISTER, FRAME.UNREGISTER}
+FROM_BROKER = {*RELAYED, FRAME.GO_AWAY, FRAME.REGISTERED, FRAME.BROKERS, FRAME.SERVICE_KEYS}
 RAW_BYTES_MIN = 1024
 
 
@@ -25,9 +23,9 @@ def expect(condition, code='HANDSHAKE_FAILED'):
 class Link:
     """`events` gets ('open', peer) once, then ('frame', Frame); `failure` tells why the link is closed."""
 
-    def __init__(self, identity, mode='noise', dials=True, ephemeral=None, now_ms=None):
-        self.identity, self.mode, self.dials, self.now_ms = identity, mode, dials, now_ms
-        self.ephemeral = ephemeral or os.urandom(32)
+    def __init__(self, identity, mode='noise', ephemeral=None, now_ms=None):
+        self.identity, self.mode, self.ephemeral, self.now_ms = identity, mode, ephemeral or os.urandom(32), now_ms
+        self.takes = FROM_BROKER
         self.out, self.events, self.failure, self.peer, self.ended = bytearray(), [], None, None, False
         self.state, self.sending, self.receiving = 'handshake', None, None
         self.pump = Pump(self._run())
@@ -64,7 +62,7 @@ class Link:
 
     def _run(self):
         """The whole life of the connection, as a reader of what comes."""
-        yield from (self._dial() if self.dials else self._accept())
+        yield from self._dial()
         yield from self.read_records()
 
     def read_records(self):
@@ -81,21 +79,17 @@ class Link:
             raise Failure(NAMES.get(code, 'INTERNAL'))
         if self.state == 'awaiting-welcome':
             expect(frame.type == FRAME.WELCOME, 'FRAME_UNEXPECTED')
-            self._open()
-            return
-        expect(frame.type in (FROM_BROKER if self.dials else FROM_NODE), 'FRAME_UNEXPECTED')
-        if frame.type == FRAME.PING:
+            self.state = 'open'
+            self.events.append(('open', self.peer))
+        elif frame.type == FRAME.PING:
             self.send(FRAME.PONG, frame.payload)
         elif frame.type != FRAME.PONG:
+            expect(frame.type in self.takes, 'FRAME_UNEXPECTED')
             if frame.type in RELAYED:
                 read_route(frame.envelope)
             elif frame.type == FRAME.GO_AWAY:
                 SCHEMAS['farewell'].decode(frame.payload)
             self.events.append(('frame', frame))
-
-    def _open(self):
-        self.state = 'open'
-        self.events.append(('open', self.peer))
 
     def _message(self, kind, body):
         self.out += struct.pack('>BH', kind, len(body)) + body
@@ -104,7 +98,7 @@ class Link:
         kind, length = struct.unpack('>BH', (yield 3))
         expect(length <= LIMIT.HANDSHAKE_BYTES_MAX)
         body = yield length
-        if kind == KIND['REFUSAL'] and self.dials and length >= 3:
+        if kind == KIND['REFUSAL'] and length >= 3:
             raise Failure(NAMES.get(body[0], 'INTERNAL'))
         expect(kind == KIND['NOISE' if self.mode == 'noise' else 'PLAIN'])
         return body
@@ -112,22 +106,16 @@ class Link:
     def _hello(self):
         me = self.identity
         return SCHEMAS['hello'].encode({
-            'version': VERSION, 'role': me.role, 'instance': me.instance, 'features': 0, 'addresses': me.addresses,
+            'version': VERSION, 'role': NODE, 'instance': me.instance, 'features': 0, 'addresses': [],
             'payloadBytesMax': LIMIT.PAYLOAD_BYTES_MAX, 'certificate': me.certificate})
 
     def _admit(self, data, link_key=None):
         hello = SCHEMAS['hello'].decode(data, 'HANDSHAKE_FAILED')
         expect(len(hello['addresses']) <= LIMIT.ADDRESSES_MAX)
-        expect(hello['version'] == VERSION if self.dials else hello['version'] >= VERSION)
-        expect(hello['role'] in ((BROKER,) if self.dials else (NODE, BROKER)), 'ROLE_REFUSED')
-        certificate = read_certificate(hello['certificate'], self.identity.net, hello['role'], link_key, self.now_ms)
+        expect(hello['version'] == VERSION)
+        expect(hello['role'] == BROKER, 'ROLE_REFUSED')
+        certificate = read_certificate(hello['certificate'], self.identity.net, BROKER, link_key, self.now_ms)
         self.peer = f"{certificate['name']}/{hello['instance'].hex()}"
-
-    def _noise(self, step, data=b''):
-        try:
-            return step(data)
-        except (Failure, ValueError):
-            raise Failure('HANDSHAKE_FAILED') from None
 
     def _dial(self):
         preamble = b'ADAPTNET' + bytes([REGISTRY['version']['lowest'], VERSION, MODES[self.mode], 0])
@@ -138,38 +126,7 @@ class Link:
         else:
             noise = Handshake(True, preamble, self.identity.secret, self.ephemeral)
             self._message(KIND['NOISE'], noise.write(b''))
-            hello = self._noise(noise.read, (yield from self._read_message()))
-            self._admit(hello, noise.theirs['s'])
+            self._admit(noise.read((yield from self._read_message())), noise.theirs['s'])
             self._message(KIND['NOISE'], noise.write(self._hello()))
             self.sending, self.receiving = noise.ciphers()
         self.state = 'awaiting-welcome'
-
-    def _accept(self):
-        preamble = b''
-        for byte in b'ADAPTNET':
-            preamble += yield 1
-            expect(preamble[-1] == byte, 'NOT_ADAPTNET')
-        preamble += yield 4
-        lowest, highest, mode = preamble[8:11]
-        noise = Handshake(False, preamble, self.identity.secret, self.ephemeral)
-        try:
-            chosen = min(highest, VERSION)
-            expect(chosen >= max(lowest, REGISTRY['version']['lowest']), 'VERSION_UNSUPPORTED')
-            expect(mode == MODES[self.mode], 'MODE_REFUSED')
-            hello = yield from self._read_message()
-            if self.mode == 'noise':
-                self._noise(noise.read, hello)
-                self._message(KIND['NOISE'], self._noise(noise.write, self._hello()))
-            else:
-                self._message(KIND['PLAIN'], self._hello())
-        except Failure as failure:
-            refusal = bytes([CODES[failure.code], REGISTRY['version']['lowest'], VERSION])
-            self._message(KIND['REFUSAL'], refusal)
-            raise
-        if self.mode == 'noise':
-            hello = self._noise(noise.read, (yield from self._read_message()))
-            self.receiving, self.sending = noise.ciphers()
-        self.state = 'awaiting-record'
-        self._admit(hello, noise.theirs.get('s'))
-        self.send(FRAME.WELCOME)
-        self._open()

@@ -109,7 +109,7 @@ class Connection:
 
 
 class Node:
-    """A process in the net. Roles put what they take into `takes` and `watchers`, and in `busy` whether they are done."""
+    """A process in the net. A role adds what it takes to `takes` and `watchers`, and whether it is at work to `busy`."""
 
     def __init__(self, identity, brokers, mode='noise'):
         self.identity = identity if isinstance(identity, Identity) else Identity.load(identity)

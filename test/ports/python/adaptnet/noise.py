@@ -88,6 +88,12 @@ class Handshake:
         return out + self._seal(payload)
 
     def read(self, message):
+        try:
+            return self._read(message)
+        except (Failure, ValueError):
+            raise Failure('HANDSHAKE_FAILED') from None
+
+    def _read(self, message):
         for token in MESSAGES[self.turn]:
             if len(token) == 1:
                 length = 48 if self.cipher else 32

@@ -116,7 +116,8 @@ class WorkerSeal:
         if 74 + length > len(box):
             raise Failure('REQUEST_FORGED')
         if not known:
-            certificate = self._prove(epoch, head[4:], client, box[10:10 + length], box[10 + length:74 + length], now_ms)
+            shown, signature = box[10:10 + length], box[10 + length:74 + length]
+            certificate = self._prove(epoch, head[4:], client, shown, signature, now_ms)
             if len(self.clients) >= CLIENTS_MAX:
                 del self.clients[next(iter(self.clients))]
             known = self.clients[head] = request_key, reply_key, client, certificate

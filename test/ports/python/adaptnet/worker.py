@@ -6,8 +6,8 @@ from .codec import (CODES, FLAG, FRAME, LIMIT, NAMES, REGISTRY, SCHEMAS, Failure
                     write_envelope)
 from .seal import ERROR, REPLY, REPLY_EXTRA, WorkerSeal, seal_reply
 
-REMEMBERED_MAX, ANSWER_BYTES_MAX = 65536, 64 << 20
-LEASE_S, SWEEP_S, MESSAGE_MAX = 600, 10, 1024
+REMEMBERED_MAX, ANSWER_BYTES_MAX, MESSAGE_MAX = 65536, 64 << 20, 1024
+LEASE_S, SWEEP_S = 600, 10
 EXACTLY_ONCE = REGISTRY['deliveries']['exactly-once']
 
 
@@ -22,20 +22,20 @@ def reject_body(code, message=''):
 
 class Service:
     def __init__(self, handler, concurrency, seal, sealed_only):
-        self.handler, self.concurrency, self.waiting = handler, concurrency, 0
-        self.seal, self.sealed_only = seal, sealed_only
-        self.places, self.served = asyncio.Semaphore(concurrency), asyncio.get_running_loop().create_future()
+        self.handler, self.concurrency, self.seal, self.sealed_only = handler, concurrency, seal, sealed_only
+        self.waiting, self.places = 0, asyncio.Semaphore(concurrency)
+        self.served = asyncio.get_running_loop().create_future()
 
 
 class Job:
     """A request that is remembered, and what its handler is given. `ended`: nobody waits for the answer any more."""
 
-    def __init__(self, key, envelope, payload, connection):
+    def __init__(self, key, envelope, payload, reply_key, connection):
         self.key, self.id, self.client, self.service = key, envelope['id'], envelope['sender'], envelope['receiver']
         self.headers, self.possible_duplicate = envelope['headers'], envelope['possibleDuplicate']
-        self.payload, self.connections = payload, [connection]
+        self.payload, self.reply_key, self.connections = payload, reply_key, [connection]
         self.expires = time.monotonic() + min(envelope['timeToLive'], LIMIT.TIME_TO_LIVE_MS_MAX) / 1000
-        self.ended, self.answer, self.task, self.running, self.reply_key = asyncio.Event(), None, None, False, None
+        self.ended, self.answer, self.task, self.running = asyncio.Event(), None, None, False
 
 
 class Worker:
@@ -52,26 +52,23 @@ class Worker:
         seal = WorkerSeal.load(keys, name, self.node.identity.net) if keys else None
         service = self.services[name] = Service(handler, concurrency, seal, sealed_only)
         for connection in self.node.links.values():
-            self._register(connection, name)
+            self._register(connection, FRAME.REGISTER, name, concurrency, seal.record if seal else b'')
         await service.served
 
     def stop(self, name):
         del self.services[name]
         for connection in self.node.links.values():
-            connection.send(FRAME.UNREGISTER, SCHEMAS['register'].encode(
-                {'service': name, 'concurrency': 0, 'journal': '', 'serviceKey': b''}))
+            self._register(connection, FRAME.UNREGISTER, name, 0, b'')
 
-    def _register(self, connection, name):
+    def _register(self, connection, kind, name, concurrency, key):
         if not connection.said_go_away:
-            service = self.services[name]
-            connection.send(FRAME.REGISTER, SCHEMAS['register'].encode(
-                {'service': name, 'concurrency': service.concurrency, 'journal': '',
-                 'serviceKey': service.seal.record if service.seal else b''}))
+            body = {'service': name, 'concurrency': concurrency, 'journal': '', 'serviceKey': key}
+            connection.send(kind, SCHEMAS['register'].encode(body))
 
     def _watch(self, event, connection):
-        if event == 'opened':
-            for name in self.services:
-                self._register(connection, name)
+        for name, service in self.services.items() if event == 'opened' else ():
+            key = service.seal.record if service.seal else b''
+            self._register(connection, FRAME.REGISTER, name, service.concurrency, key)
 
     def _registered(self, connection, frame):
         body = SCHEMAS['registered'].decode(frame.payload)
@@ -85,102 +82,93 @@ class Worker:
     def _request(self, connection, frame):
         route, _ = read_route(frame.envelope)
         try:
-            envelope = read_envelope(frame.envelope)
-        except Failure:
-            return self._reject(connection, route, 'REJECTED')
-        session, counter = session_of(envelope)
-        watermark = self._heard(session, envelope['watermark'])
-        if (*session, counter) in self.jobs:
-            return self._join(self.jobs[(*session, counter)], connection)
-        service = self.services.get(envelope['receiver'])
-        if counter < watermark:
-            self._reject(connection, route, 'EXPIRED')
-        elif not service or self.node.leaving or envelope['delivery'] == EXACTLY_ONCE:
-            self._reject(connection, route, 'NOT_STARTED')
-        elif envelope['timeToLive'] == 0:
-            self._reject(connection, route, 'EXPIRED')
-        elif service.waiting >= service.concurrency * max(1, len(self.node.links)):
-            self._reject(connection, route, 'BUSY')
+            job = self._take(connection, frame)
+        except Failure as failure:
+            code = 'REJECTED' if failure.code == 'ENVELOPE_MALFORMED' else failure.code
+            self._send(connection, route['id'], route['sender'], FRAME.REJECT, reject_body(code))
         else:
-            job = Job((*session, counter), envelope, frame.payload, connection)
-            try:
-                self._unseal(service, job, frame.flags & FLAG.SEALED)
-            except Failure as failure:
-                return self._reject(connection, route, failure.code)
-            self.jobs[job.key] = job
-            job.task = asyncio.create_task(self._run(service, job))
+            if job.task is None:
+                self.jobs[job.key] = job
+                job.task = asyncio.create_task(self._run(self.services[job.service], job))
+            elif job.answer:
+                self._answer(job)
 
-    def _unseal(self, service, job, sealed):
-        if not sealed:
-            if service.sealed_only:
-                raise Failure('SEAL_REQUIRED')
-        elif service.seal is None:
+    def _take(self, connection, frame):
+        """The job of a request, new or known; a Failure says why there is none. The order is that of SPEC 6.5."""
+        envelope = read_envelope(frame.envelope)
+        session, counter = session_of(envelope)
+        watermark, key = self._heard(session, envelope['watermark']), (*session, counter)
+        if key in self.jobs:
+            self.jobs[key].connections.insert(0, connection)
+            return self.jobs[key]
+        if counter < watermark:
+            raise Failure('EXPIRED')
+        service, sealed, seal = self.services.get(envelope['receiver']), frame.flags & FLAG.SEALED, None
+        if not service or self.node.leaving or envelope['delivery'] == EXACTLY_ONCE:
             raise Failure('NOT_STARTED')
-        else:
-            job.payload, _, job.reply_key = service.seal.open(job.id, job.client, job.service, job.payload)
+        if envelope['timeToLive'] == 0:
+            raise Failure('EXPIRED')
+        if service.waiting >= service.concurrency * max(1, len(self.node.links)):
+            raise Failure('BUSY')
+        if not sealed and service.sealed_only or sealed and not service.seal:
+            raise Failure('NOT_STARTED' if sealed else 'SEAL_REQUIRED')
+        payload, reply_key = frame.payload, None
+        if sealed:
+            payload, _, reply_key = service.seal.open(
+                envelope['id'], envelope['sender'], envelope['receiver'], frame.payload)
+        return Job(key, envelope, payload, reply_key, connection)
 
     async def _run(self, service, job):
-        timer = asyncio.get_running_loop().call_at(job.expires, job.ended.set)
         service.waiting += 1
         try:
             await asyncio.wait_for(service.places.acquire(), job.expires - time.monotonic())
         except (asyncio.TimeoutError, asyncio.CancelledError) as error:
-            return self._refuse(job, 'EXPIRED' if isinstance(error, asyncio.TimeoutError) else 'CANCELLED')
+            # What was refused without having run is forgotten at once.
+            del self.jobs[job.key]
+            job.answer = FRAME.REJECT, reject_body(
+                'EXPIRED' if isinstance(error, asyncio.TimeoutError) else 'CANCELLED')
+            return self._answer(job)
         finally:
             service.waiting -= 1
         job.running = True
-        try:
-            payload = bytes(await service.handler(job.payload, job))
-            if len(payload) > LIMIT.PAYLOAD_BYTES_MAX - (REPLY_EXTRA if job.reply_key else 0):
-                raise ValueError('the answer is too large')
-            answer = FRAME.REPLY, payload, 0
-            if job.reply_key:
-                answer = self._seal(job, REPLY, payload)
-        except Exception as error:
-            answer = FRAME.REJECT, reject_body('WORKER_ERROR', str(error)), 0
-            if job.reply_key:
-                answer = self._seal(job, ERROR, str(error)[:MESSAGE_MAX].encode())
-        finally:
-            service.places.release()
-            timer.cancel()
-        job.answer = answer
-        self.answer_bytes += len(answer[1])
+        timer = asyncio.get_running_loop().call_at(job.expires, job.ended.set)
+        kind, payload = await self._handle(service, job)
+        timer.cancel()
+        service.places.release()
+        if job.reply_key:
+            sealed = seal_reply(job.reply_key, job.id, job.client, job.service, kind, payload)
+            job.answer = FRAME.REPLY, sealed, FLAG.SEALED
+        else:
+            job.answer = (FRAME.REPLY, payload) if kind == REPLY else (
+                FRAME.REJECT, reject_body('WORKER_ERROR', payload.decode()))
+        self.answer_bytes += len(job.answer[1])
         self._answer(job)
         if job.key[2] < self.sessions.get(job.key[:2], (0,))[0]:
             self._forget(job.key)
         while len(self.jobs) > REMEMBERED_MAX or self.answer_bytes > ANSWER_BYTES_MAX:
             self._forget(next(key for key, job in self.jobs.items() if job.answer))
 
-    def _seal(self, job, kind, payload):
-        sealed = seal_reply(job.reply_key, job.id, job.client, job.service, kind, payload)
-        return FRAME.REPLY, sealed, FLAG.SEALED
-
-    def _join(self, job, connection):
-        job.connections.insert(0, connection)
-        if job.answer:
-            self._answer(job)
+    async def _handle(self, service, job):
+        try:
+            payload = bytes(await service.handler(job.payload, job))
+            if len(payload) > LIMIT.PAYLOAD_BYTES_MAX - (REPLY_EXTRA if job.reply_key else 0):
+                raise ValueError('the answer is too large')
+            return REPLY, payload
+        except Exception as error:
+            return ERROR, str(error)[:MESSAGE_MAX].encode(errors='replace')
 
     def _answer(self, job):
+        """By each link that an attempt came by, the latest first."""
         connections, job.connections = job.connections, []
         for connection in connections:
-            self._send(connection, *job.answer, original=job.id, client=job.client)
+            self._send(connection, job.id, job.client, *job.answer)
 
-    def _refuse(self, job, code):
-        """What was refused without having run is forgotten at once."""
-        del self.jobs[job.key]
-        for connection in job.connections:
-            self._send(connection, FRAME.REJECT, reject_body(code), 0, job.id, job.client)
-
-    def _reject(self, connection, route, code):
-        self._send(connection, FRAME.REJECT, reject_body(code), 0, route['id'], route['sender'])
-
-    def _send(self, connection, kind, payload, flags, original, client):
+    def _send(self, connection, original, client, kind, payload, flags=0):
         connection.send(kind, payload, write_envelope(
             id=self.node.id(), originalId=original, receiver=client, sender=self.node.address), flags)
 
     def _cancel(self, connection, frame):
-        route, _ = read_route(frame.envelope)
-        session, counter = session_of(route, 'originalId')
+        session, counter = session_of(read_route(frame.envelope)[0], 'originalId')
         job = self.jobs.get((*session, counter))
         if job and job.running:
             job.ended.set()
@@ -195,23 +183,25 @@ class Worker:
         self._heard(session_of(envelope)[0], envelope['watermark'])
 
     def _heard(self, session, watermark):
-        """Keeps the highest watermark of a session, forgets the answers below it, and sessions that are long gone."""
+        """Keeps the highest watermark of a session, and forgets the answers below it."""
         now, known = time.monotonic(), self.sessions.get(session, (0,))[0]
-        if watermark > known:
-            below = range(known, watermark)
-            if len(below) > len(self.jobs):
-                below = [key[2] for key in self.jobs if key[:2] == session and key[2] < watermark]
-            for counter in below:
-                self._forget((*session, counter))
+        below = range(known, watermark)
+        if len(below) > len(self.jobs):
+            below = [key[2] for key in self.jobs if key[:2] == session and key[2] < watermark]
+        for counter in below:
+            self._forget((*session, counter))
         self.sessions[session] = max(known, watermark), now
         if now - self.swept > SWEEP_S:
             self.swept = now
-            gone = {name for name, (_, heard) in self.sessions.items() if now - heard > LEASE_S}
-            for key in [key for key in self.jobs if key[:2] in gone]:
-                self._forget(key)
-            for name in gone - {key[:2] for key in self.jobs}:
-                del self.sessions[name]
+            self._forget_sessions(now - LEASE_S)
         return max(known, watermark)
+
+    def _forget_sessions(self, since):
+        gone = {session for session, (_, heard) in self.sessions.items() if heard < since}
+        for key in [key for key in self.jobs if key[:2] in gone]:
+            self._forget(key)
+        for session in gone - {key[:2] for key in self.jobs}:
+            del self.sessions[session]
 
     def _forget(self, key):
         """What runs is never forgotten."""
