@@ -45,7 +45,7 @@ async def worker(node, plan):
         runs[job.id] += 1
         if payload == b'fail':
             raise ValueError('no such thing')
-        await asyncio.sleep(plan.get('work', 0.001))
+        await asyncio.sleep(plan.get('work', 0.004))
         return hashlib.sha256(payload).digest()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
