@@ -1,0 +1,157 @@
+/** The port in Python, written from SPEC.md: its vectors, and each of its roles beside the other of this library. */
+import { execFile } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { promisify } from 'node:util'
+import t from 'tap'
+import { Processes, until } from './command-fixture.ts'
+import { CALLS, PORT, PYTHON, PortNet, SERVICE, missing, sha256 } from './port-net.ts'
+
+const skip = { skip: missing }
+const run = promisify(execFile)
+const ALL_REPLIED = { wrong: 0, ends: { replied: CALLS } }
+const codeOf = (promise: Promise<unknown>): Promise<string> =>
+  promise.then(
+    () => 'replied',
+    (error: { code: string }) => error.code,
+  )
+
+t.test('every vector of the levels of the port', skip, async (test) => {
+  const { stdout } = await run(PYTHON, [join(PORT, 'check_vectors.py')]).catch((failure: { stdout: string }) => failure)
+  test.match(stdout, /^\d{3,} passed, 0 failed, /)
+})
+
+for (const mode of ['noise', 'plain'] as const) {
+  t.test(`client of the port, worker of the library, ${mode}: a broker is killed under load`, skip, async (test) => {
+    const ported = await PortNet.start(test, mode)
+    const ran = await ported.serve('worker')
+    const client = await ported.python('client')
+    await client.told('loaded')
+    await ported.net.stopBroker(ported.net.brokers[0]!)
+    test.notOk(client.has('done'), 'the broker died under load')
+    test.match(await client.told('done'), ALL_REPLIED)
+    test.equal(new Set(ran).size, ran.length, 'no request ran twice')
+  })
+
+  t.test(`client of the library, worker of the port, ${mode}: a broker is killed under load`, skip, async (test) => {
+    const ported = await PortNet.start(test, mode)
+    const worker = await ported.python('worker')
+    const replied = await ported.call(CALLS, () => void ported.net.stopBroker(ported.net.brokers[0]!))
+    test.equal(replied, CALLS)
+    worker.child.kill('SIGTERM')
+    const { runs, twice } = await worker.told('done')
+    test.same({ runs, twice }, { runs: CALLS, twice: 0 })
+  })
+}
+
+t.test('both of the port: a broker drains, then a worker leaves, under load', skip, async (test) => {
+  const ported = await PortNet.start(test, 'noise')
+  const [first, second] = [await ported.python('worker'), await ported.python('worker')]
+  const client = await ported.python('client')
+  await client.told('loaded')
+  const [draining] = ported.net.brokers
+  await draining!.drain()
+  test.notOk(client.has('done'), 'the broker drained under load')
+  first.child.kill('SIGTERM')
+  test.match(await client.told('done'), ALL_REPLIED)
+  second.child.kill('SIGTERM')
+  const runs = [await first.told('done'), await second.told('done')]
+  test.match(runs, [{ twice: 0 }, { twice: 0 }], 'no worker ran anything twice')
+  test.comment(`${CALLS} requests, ${Number(runs[0]!['runs']) + Number(runs[1]!['runs'])} runs`)
+})
+
+t.test('a worker of the port: errors, duplicates, cancels', skip, async (test) => {
+  const ported = await PortNet.start(test, 'noise')
+  const worker = await ported.python('worker', { work: 0.3 })
+  const node = await ported.net.connect('client')
+  const refused = node.request(SERVICE, 'fail')
+  await test.rejects(refused, { code: 'WORKER_ERROR', message: /no such thing/ })
+  const slow = await node.request(SERVICE, 'slow', { timeoutMs: 40, retries: 50, deadlineMs: 5_000 })
+  test.same(slow.payload, sha256(Buffer.from('slow')))
+  test.ok(slow.attempts > 1, 'it was asked again while it ran')
+  test.equal(await codeOf(node.request('nobody.serves.this', '')), 'NO_WORKER')
+  worker.child.kill('SIGTERM')
+  test.match(await worker.told('done'), { runs: 2, twice: 0 })
+})
+
+t.test('a client of the port tells what it knows of a request that failed', skip, async (test) => {
+  const ported = await PortNet.start(test, 'noise', 1)
+  const node = await ported.net.connect('worker')
+  await node.serve('never', () => new Promise<string>(() => undefined))
+  await node.serve('fails', () => Promise.reject(new Error('not today')))
+  const asked = async (service: string, options: object = { retries: 3 }): Promise<unknown> => {
+    const client = await ported.python('client', { service, calls: 1, concurrency: 1, options })
+    const { code, message } = await client.told('failed')
+    return { code, message }
+  }
+  const brief = { timeout: 0.05, deadline: 1 }
+  test.match(
+    await Promise.all([
+      asked('nobody'),
+      asked('fails'),
+      asked('never', brief),
+      asked('never', { ...brief, delivery: 'at-most-once' }),
+    ]),
+    [{ code: 'NO_WORKER' }, { code: 'WORKER_ERROR', message: 'not today' }, { code: 'UNKNOWN' }, { code: 'UNKNOWN' }],
+  )
+})
+
+t.test('sealed end to end, by a worker of the library and one of the port', skip, async (test) => {
+  const ported = await PortNet.start(test, 'noise')
+  const [calls, seal] = [300, 'required'] as const
+  const { secrets, path } = await ported.serviceKeys()
+  const ran = await ported.serve('worker', { secrets, seal })
+  const once = { calls: 1, concurrency: 1 }
+  const refused = [
+    await ported.python('client', { ...once, options: { seal: 'never' } }),
+    await ported.python('client', { ...once, service: 'without.a.key', options: { seal, deadline: 1 } }),
+  ]
+  for (const client of refused) test.match(await client.told('failed'), { code: 'SEAL_REQUIRED' })
+  const worker = await ported.python('worker', { options: { keys: path, sealed_only: true } })
+  const size = 2048 // From 1024 bytes on they travel beside the box of the link.
+  const client = await ported.python('client', { size, calls, options: { seal } })
+  test.match(await client.told('done'), { wrong: 0, ends: { replied: calls } })
+  test.equal(await ported.call(calls, undefined, { seal }), calls)
+  worker.child.kill('SIGTERM')
+  const { runs, twice } = await worker.told('done')
+  test.ok(Number(runs) > 0 && ran.length > 0, 'both workers had their part')
+  test.equal(twice, 0)
+  test.comment(`${2 * calls} requests, ${Number(runs) + ran.length} runs`)
+})
+
+t.test('by its commands, beside those of the library', skip, async (test) => {
+  const processes = new Processes()
+  const folder = join(test.testdir(), 'mynet')
+  test.teardown(() => processes.killAll())
+  const identity = (name: string): string[] => ['--identity', join(folder, `${name}.identity`)]
+  const net = async (...args: string[]): Promise<void> => {
+    const { code, err } = await processes.run(['net', ...args])
+    if (code !== 0) throw new Error(err)
+  }
+  await net('create', folder)
+  await Promise.all([
+    net('admit', folder, 'broker-1', '--broker'),
+    net('admit', folder, 'worker', '--serve', 'upper'),
+    net('admit', folder, 'client', '--call', 'upper'),
+  ])
+  const running = processes.start('broker', ...identity('broker-1'), '--listen', '127.0.0.1:0', '--json')
+  const { endpoint } = await running.event('listening')
+  const at = ['--broker', String(endpoint)]
+  const port = (...args: string[]): ReturnType<typeof run> => run(PYTHON, ['-m', 'adaptnet', ...args], { cwd: PORT })
+  const worker = port('serve', 'upper', ...identity('worker'), ...at, '--', 'tr', 'a-z', 'A-Z')
+  let served = ''
+  worker.child.stdout?.on('data', (chunk: Buffer | string) => (served += chunk))
+  await until('serving', () => served.includes('serving upper'))
+  const ported = await port('call', 'upper', ...identity('client'), ...at, '--text', 'from the port')
+  test.equal(ported.stdout, 'FROM THE PORT')
+  const { out } = await processes.run(['call', 'upper', ...identity('client'), ...at, '--text', 'from the library'])
+  test.equal(out, 'FROM THE LIBRARY')
+  const example = /```python\n(.*?)```/s.exec(readFileSync(join(PORT, 'README.md'), 'utf8'))?.[1] ?? ''
+  const shown = await run(PYTHON, ['-c', example.replace('127.0.0.1:7411', String(endpoint))], {
+    cwd: dirname(folder),
+    env: { ...process.env, PYTHONPATH: PORT },
+  })
+  test.equal(shown.stdout, "b'HELLO'\n", 'the example of its README')
+  worker.child.kill('SIGTERM')
+  test.match(await worker, { stdout: /^serving upper as worker\/[0-9a-f]{8}\n$/ })
+})

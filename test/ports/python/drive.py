@@ -1,0 +1,64 @@
+"""One side of an interop test (test/ports.test.ts): told what to be by JSON, it tells what happens in lines of JSON."""
+import asyncio
+import collections
+import hashlib
+import json
+import signal
+import sys
+
+from adaptnet import Client, Failure, Node, Worker
+
+
+def tell(kind, **fields):
+    print(json.dumps({'type': kind, **fields}), flush=True)
+
+
+async def client(node, plan):
+    ends, wrong, started = collections.Counter(), 0, 0
+    caller = Client(node)
+    while not node.links:
+        await asyncio.sleep(0.005)
+
+    async def caller_in_turn():
+        nonlocal wrong, started
+        while started < plan['calls']:
+            started += 1
+            payload = (b'%d ' % started) * plan.get('size', 1)
+            if started == plan['calls'] // 5:
+                tell('loaded')
+            try:
+                reply = await caller.call(plan['service'], payload, **plan['options'])
+                ends['replied'] += 1
+                wrong += reply != hashlib.sha256(payload).digest()
+            except Failure as failure:
+                ends[failure.code] += 1
+                if ends.total() == 1:
+                    tell('failed', code=failure.code, message=failure.message)
+    await asyncio.gather(*(caller_in_turn() for _ in range(plan['concurrency'])))
+    tell('done', wrong=wrong, ends=ends)
+
+
+async def worker(node, plan):
+    runs = collections.Counter()
+
+    async def handler(payload, job):
+        runs[job.id] += 1
+        if payload == b'fail':
+            raise ValueError('no such thing')
+        await asyncio.sleep(plan.get('work', 0.004))
+        return hashlib.sha256(payload).digest()
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await Worker(node).serve(plan['service'], handler, **plan.get('options', {}))
+    tell('serving', address=node.address)
+    await stop.wait()
+    await node.close()
+    tell('done', runs=runs.total(), twice=sum(count > 1 for count in runs.values()))
+
+
+async def main(plan):
+    async with Node(plan['identity'], plan['brokers'], plan.get('mode', 'noise')) as node:
+        await {'client': client, 'worker': worker}[plan['role']](node, plan)
+
+
+asyncio.run(main(json.loads(sys.argv[1])))
