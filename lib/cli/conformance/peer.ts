@@ -79,6 +79,11 @@ export class Peer {
     return addressOf(this.certificate.name, this.hello.instance)
   }
 
+  /** Nothing more comes. */
+  get over(): boolean {
+    return this.#over
+  }
+
   // --- what it sends
 
   /** A frame in a record of its own. */
@@ -204,7 +209,8 @@ export class Peer {
 
   /** What has come, for the report. */
   seen(patienceMs: number): string {
-    const last = this.#said.slice(-FRAMES_TOLD_MAX)
+    // One frame many times says no more than once.
+    const last = this.#said.filter((one, at, all) => one !== all[at - 1]).slice(-FRAMES_TOLD_MAX)
     const frames = last.length === 0 ? 'nothing' : last.join(', ')
     return this.#over ? `${frames}, then the end of the connection` : `${frames} within ${patienceMs} ms`
   }
@@ -273,6 +279,7 @@ export class Peer {
   }
 
   close(): void {
+    this.#over = true
     this.wire.close()
   }
 }

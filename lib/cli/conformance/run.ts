@@ -49,13 +49,17 @@ export async function runCases<World extends { close: () => void }>(
 ): Promise<Verdict[]> {
   const verdicts = new Map<string, Verdict>()
   const waiting = [...cases.filter(({ slow }) => slow), ...cases.filter(({ slow }) => !slow)]
+  const running = new Set<World>()
   let stopped = false
   const work = async (): Promise<void> => {
     for (let next = waiting.shift(); next !== undefined && !stopped; next = waiting.shift()) {
-      const verdict = await judge(next, options)
+      const verdict = await judge(next, options, running)
+      if (stopped) return
       verdicts.set(verdict.id, verdict)
       options.judged(verdict)
-      stopped ||= options.bail && verdict.outcome === 'failed'
+      stopped = options.bail && verdict.outcome === 'failed'
+      // What the others wait for will not come any more, and nobody asks what they make of it.
+      if (stopped) for (const world of running) world.close()
     }
   }
   await Promise.all(Array.from({ length: options.parallel }, work))
@@ -65,6 +69,7 @@ export async function runCases<World extends { close: () => void }>(
 async function judge<World extends { close: () => void }>(
   one: Case<World>,
   options: RunOptions<World>,
+  running: Set<World>,
 ): Promise<Verdict> {
   const { id, section, level, sent, expected } = one
   const verdict: Verdict = { id, section, level, sent, expected, outcome: 'passed', seen: '', ms: 0 }
@@ -72,6 +77,7 @@ async function judge<World extends { close: () => void }>(
   if (missing !== undefined) return { ...verdict, outcome: 'skipped', seen: `needs ${NEEDS[missing]}` }
   const beganMs = performance.now()
   const world = options.stand()
+  running.add(world)
   let timer: NodeJS.Timeout | undefined
   try {
     const tooLong = new Promise<never>((_, reject) => {
@@ -85,6 +91,7 @@ async function judge<World extends { close: () => void }>(
     else verdict.seen = error instanceof Error ? (error.stack ?? error.message) : String(error)
   } finally {
     clearTimeout(timer)
+    running.delete(world)
     world.close()
   }
   verdict.ms = Math.round(performance.now() - beganMs)

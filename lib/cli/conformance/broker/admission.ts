@@ -14,7 +14,8 @@ import type { Identity } from '../../../identity/identity.ts'
 import { sign, sodiumRandom } from '../../../identity/sodium.ts'
 import { bad, good, section } from '../case.ts'
 import type { Case, CaseOptions, WrittenCase } from '../case.ts'
-import { expectEqual } from '../failure.ts'
+import { Failure, expectEqual } from '../failure.ts'
+import { told } from '../frames.ts'
 import type { GreetOptions } from '../greeting.ts'
 import type { Peer } from '../peer.ts'
 import type { Stand } from '../stand.ts'
@@ -23,8 +24,9 @@ const TURNED = 'CLOSE with UNAUTHORIZED and an empty message, then the end'
 const withAuthority: CaseOptions = { needs: ['authority'] }
 
 async function turned(peer: Peer): Promise<void> {
-  const { payload } = await peer.next((frame) => frame.type !== FrameType.PING, TURNED)
-  const { code, message } = decodeFarewell(payload)
+  const frame = await peer.next(({ type }) => type !== FrameType.PING, TURNED)
+  if (frame.type !== FrameType.CLOSE) throw new Failure(TURNED, told(frame))
+  const { code, message } = decodeFarewell(frame.payload)
   expectEqual(code, 'UNAUTHORIZED', 'CLOSE with')
   expectEqual(message, '', 'a message')
   await peer.wire.over('the end of the connection')
