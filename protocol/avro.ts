@@ -180,21 +180,51 @@ export interface CodecOptions {
   check?: (value: never) => void
 }
 
+/** A record's schema, as far as growth is concerned. */
+interface RecordSchema {
+  fields: { name: string; default?: unknown }[]
+}
+
+/**
+ * One type for each length that a body may have (SPEC 13): without any of the fields that a revision of this version has
+ * appended, with the first of them, and so on. Fields that were appended are those with a default.
+ */
+function lengthsOf(schema: object): { type: Type; absent: Record<string, unknown> }[] {
+  const fields = 'fields' in schema ? (schema as RecordSchema).fields : []
+  const appended = fields.filter((field) => 'default' in field)
+  if (appended.length > 0 && fields.slice(-appended.length).some((field) => !appended.includes(field)))
+    throw new AdaptnetError('INVALID_ARGUMENT', 'only fields at the end of a schema have defaults')
+  return Array.from({ length: appended.length + 1 }, (_, have) => {
+    const left = appended.slice(have)
+    const kept = left.length === 0 ? schema : { ...schema, fields: fields.slice(0, fields.length - left.length) }
+    const type = avro.Type.forSchema(kept as Schema, { typeHook: bounded } as never)
+    return { type, absent: Object.fromEntries(left.map((field) => [field.name, field.default])) }
+  })
+}
+
 export function codec<Value>(schema: object, options: CodecOptions): Codec<Value> {
-  const type = avro.Type.forSchema(schema as Schema, { typeHook: bounded } as never)
+  const lengths = lengthsOf(schema)
+  const { type } = lengths.at(-1) as { type: Type }
   const malformed = (why: string): AdaptnetError => new AdaptnetError(options.code, `${options.what}: ${why}`)
   return {
     type,
     encode: (value) => type.toBuffer(value),
     decode: (bytes) => {
       const buffer = asBuffer(bytes)
-      let result: { value: Value; offset: number }
-      try {
-        result = type.decode(buffer, 0) as { value: Value; offset: number }
-      } catch (cause) {
-        throw new AdaptnetError(options.code, `${options.what}: unreadable`, { cause })
+      let result: { value: Value; offset: number } = { value: undefined as Value, offset: -1 }
+      for (const length of lengths) {
+        try {
+          result = length.type.decode(buffer, 0) as { value: Value; offset: number }
+        } catch (cause) {
+          throw new AdaptnetError(options.code, `${options.what}: unreadable`, { cause })
+        }
+        if (result.offset < 0 || result.value === undefined) throw malformed(`truncated after ${buffer.length} bytes`)
+        // An older writer ends here; whoever writes on has at least the next field, whole.
+        if (result.offset === buffer.length) {
+          Object.assign(result.value as object, length.absent)
+          break
+        }
       }
-      if (result.offset < 0 || result.value === undefined) throw malformed(`truncated after ${buffer.length} bytes`)
       if (options.trailing === 'refused' && result.offset !== buffer.length)
         throw malformed(`${buffer.length - result.offset} bytes too many`)
       options.check?.(result.value as never)

@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import * as constants from '../protocol/constants.ts'
 import { ErrorTable } from '../protocol/errors.ts'
+import { ReplyKind } from '../lib/identity/sealing.ts'
 import { VERSION } from '../lib/version.ts'
 import { LINES_MAX, brokenHouseRules, brokenLayerRules, citedSections, codeOf, importsOf } from './source-text.ts'
 import { numbersOf, sectionsOf, tableOf, tablesOf } from './spec-tables.ts'
@@ -20,9 +21,13 @@ interface Registry {
   handshakeKinds: Record<string, number>
   frameTypes: Record<string, number>
   frameFlags: Record<string, number>
+  frames: Record<string, { from: string; to: string; carries: string; body: string | null; sections: string }>
+  replyKinds: Record<string, number>
+  features: Record<string, number>
   deliveries: Record<string, number>
   brokerStates: Record<string, number>
   errorCodes: Record<string, { number: number | null; scope: string; meaning: string }>
+  sizes: Record<string, number>
   limits: Record<string, { value: number; unit: string; beyond: string }>
 }
 
@@ -83,6 +88,7 @@ t.test('every number on the wire is the same in SPEC.md, in registry.json and in
     ['roles', '4.3', 'Role', registry.roles, constants.Role],
     ['frame types', '3.2', 'Frame', registry.frameTypes, constants.FrameType],
     ['frame flags', '3.2', 'Flag', registry.frameFlags, constants.FrameFlag],
+    ['reply kinds', '5.6', 'Reply kind', registry.replyKinds, lowerCased(ReplyKind)],
     ['deliveries', '6.6', 'Delivery', registry.deliveries, constants.DeliveryNumber],
     ['broker states', '7.1', 'State', registry.brokerStates, constants.BrokerStateNumber],
   ] as const) {
@@ -90,6 +96,23 @@ t.test('every number on the wire is the same in SPEC.md, in registry.json and in
     t.same(spell(section, first), inRegistry, `${name}: SPEC and registry`)
     const numbers = Object.values(inRegistry)
     t.equal(new Set(numbers).size, numbers.length, `${name}: no number is given twice`)
+  }
+})
+
+function lowerCased(numbers: Record<string, number>): Record<string, number> {
+  return Object.fromEntries(Object.entries(numbers).map(([name, number]) => [name.toLowerCase(), number]))
+}
+
+t.test('what the registry says of frames is what SPEC.md says, and bodies have schemas', async (t) => {
+  const rows = tableOf(tables, '3.2', 'Frame').rows.map(([frame, , from, to, carries, sections]) => {
+    const { body = null } = registry.frames[frame as string] ?? {}
+    return [frame, { from, to, carries, body, sections }]
+  })
+  t.same(Object.fromEntries(rows), registry.frames)
+  t.same(Object.keys(registry.frames), Object.keys(registry.frameTypes))
+  for (const [frame, { body, carries }] of Object.entries(registry.frames)) {
+    t.equal(body !== null, carries.includes('body'), `${frame} ${carries}`)
+    if (body !== null) t.ok(existsSync(join(root, `protocol/schemas/${body}.avsc`)), `${frame}: ${body}.avsc`)
   }
 })
 
@@ -128,6 +151,7 @@ t.test('limits are the same everywhere', async (t) => {
     if (typeof value === 'number' && !/^(?:VERSION_|BROKER_PORT)/.test(name)) inCode[name] = value
   const inRegistry = Object.entries(registry.limits).map(([name, { value }]): [string, number] => [name, value])
   t.same(inCode, { ...Object.fromEntries(inRegistry), ...sizes }, 'code, registry and the sizes of SPEC 4.5')
+  t.same(registry.sizes, sizes, 'sizes of SPEC 4.5 and registry')
 })
 
 t.test('the limits fit each other', async (t) => {

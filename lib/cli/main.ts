@@ -19,23 +19,25 @@ const COMMANDS: Readonly<Record<string, () => Promise<Run>>> = {
   status: async () => (await import('./status.ts')).status,
   inspect: async () => (await import('./inspect.ts')).inspect,
   check: async () => (await import('./check.ts')).check,
+  conformance: async () => (await import('./conformance.ts')).conformance,
   bench: async () => (await import('./bench.ts')).bench,
 }
 
 const USAGE = `usage: adaptnet COMMAND [ARG...]
 
-  start     runs a net on this machine, kills parts of it and shows that nothing is lost
-  net       makes a net, and says who belongs to it
-  broker    runs a broker
-  serve     makes any program a worker
-  call      calls a service, once or many times
-  status    asks a broker how it is
-  inspect   decodes captured bytes
-  check     judges histories that nodes have written
-  bench     measures round trips through a net
+  start        runs a net on this machine, kills parts of it and shows that nothing is lost
+  net          makes a net, and says who belongs to it
+  broker       runs a broker
+  serve        makes any program a worker
+  call         calls a service, once or many times
+  status       asks a broker how it is
+  inspect      decodes captured bytes
+  check        judges histories that nodes have written
+  conformance  judges another implementation by SPEC.md
+  bench        measures round trips through a net
 
-  --help    this text; adaptnet COMMAND --help tells more
-  --version the version of this program
+  --help       this text; adaptnet COMMAND --help tells more
+  --version    the version of this program
 
 example: adaptnet start`
 
