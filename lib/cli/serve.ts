@@ -2,7 +2,8 @@
 import { availableParallelism } from 'node:os'
 import { BROKER_PORT, CONCURRENCY_MAX, PAYLOAD_BYTES_MAX, TIME_TO_LIVE_MS_MAX } from '../../protocol/constants.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
-import type { Node, NodeEvent } from '../node/node.ts'
+import type { Node } from '../node/node.ts'
+import type { NodeEvent } from '../node/report.ts'
 import { verifyServiceKey } from '../identity/service-key.ts'
 import type { ServiceSecrets } from '../identity/service-key.ts'
 import { connect } from '../transport/connect.ts'
@@ -180,7 +181,7 @@ async function tellEvents(node: Node, lines: EventLines, closing: AbortSignal): 
   // A broker that stays away is tried for ever: it is told once, not at each try. Bounded by the addresses a node keeps.
   const away = new Map<string, string>()
   for await (const event of node.events) {
-    if (event.type === 'brokers' || closing.aborted) continue
+    if (closing.aborted) continue
     if (event.type === 'linked') away.delete(event.remote)
     if (event.type === 'refused') {
       if (event.code === 'DUPLICATE_LINK' || away.get(event.remote) === event.code) continue
@@ -190,7 +191,7 @@ async function tellEvents(node: Node, lines: EventLines, closing: AbortSignal): 
   }
 }
 
-function describe(event: Exclude<NodeEvent, { type: 'brokers' }>): string {
+function describe(event: NodeEvent): string {
   switch (event.type) {
     case 'linked':
       return `linked to ${event.broker} at ${event.remote}`
@@ -200,6 +201,8 @@ function describe(event: Exclude<NodeEvent, { type: 'brokers' }>): string {
       return `no link to ${event.remote}: ${reason(event)}`
     case 'draining':
       return `${event.broker} drains`
+    case 'broker':
+      return `the brokers say: ${event.broker} ${event.was === null ? 'is' : `was ${event.was}, is`} ${event.state}`
     default:
       return event satisfies never
   }
