@@ -9,6 +9,8 @@ import { verifyServiceKey } from '../lib/identity/service-key.ts'
 import { dhKeyPair } from '../lib/identity/sodium.ts'
 import { NoiseRecordCipher } from '../lib/link/cipher.ts'
 import { RecordReader } from '../lib/link/record-reader.ts'
+import { decodeBeacon, encodeBeacon } from '../protocol/beacon.ts'
+import type { Beacon } from '../protocol/beacon.ts'
 import { Mode } from '../protocol/constants.ts'
 import type { Role } from '../protocol/constants.ts'
 import {
@@ -142,6 +144,22 @@ t.test('sealed records', async (t) => {
     state.setNonce(vector['number'] as number)
     cipher.seal(bytes, 8, end, header)
     t.same(bytes, bytesOf(vector), `${titleOf(vector)}; sealed again`)
+  }
+})
+
+t.test('beacons', async (t) => {
+  for (const vector of load('beacon').vectors) {
+    const bytes = bytesOf(vector)
+    let beacon: Beacon | null = null
+    const code = codeOf(() => {
+      beacon = decodeBeacon(bytes)
+    })
+    t.equal(code, vector.code ?? null, titleOf(vector))
+    if (beacon === null) continue
+    t.same(hexed(beacon), vector.value, titleOf(vector))
+    const again = encodeBeacon(beacon)
+    bytes[9] = 0
+    t.same(again, bytes.subarray(0, again.length), `${titleOf(vector)}; written again`)
   }
 })
 

@@ -6,6 +6,7 @@ import type { BrokerEvent } from '../broker/broker.ts'
 import type { BrokerReport } from '../broker/report.ts'
 import type { Identity } from '../identity/identity.ts'
 import { advertisedAddresses, formatHostPort, isLoopback, parseHostPort } from './addresses.ts'
+import type { BeaconOptions } from './beacon-sockets.ts'
 import { Finding } from './finding.ts'
 import { readIdentity, readRevocations } from './identity-files.ts'
 import { nodeRuntime } from './node-runtime.ts'
@@ -25,6 +26,8 @@ export interface CreateBrokerOptions {
   listen?: string
   /** Where other brokers are, as in `connect`. */
   peers?: readonly string[]
+  /** Announces itself on the local network, and finds others there. An object names port and interfaces. */
+  beacon?: boolean | BeaconOptions
   /** `plain` only on loopback and only for measuring. Default `noise`. */
   mode?: 'noise' | 'plain'
   /** Path of the net's revocation list; it is read again whenever it changes. */
@@ -121,6 +124,9 @@ export async function createBroker(options: CreateBrokerOptions): Promise<Runnin
   const finding = new Finding({
     seeds: peers,
     ...(options.resolver === undefined ? {} : { resolver: options.resolver }),
+    beacon: options.beacon ?? false,
+    net: identity.net,
+    announced: { instance: instanceIn(broker.address), host: listener.address, port: listener.port },
     target: broker,
     failed: (remote, code, message) => broker.events.publish({ type: 'refused', remote, code, message }),
   })
@@ -136,6 +142,11 @@ export async function createBroker(options: CreateBrokerOptions): Promise<Runnin
       )
     })
   return new RunningBroker(broker, listener, finding, revocations ?? null)
+}
+
+/** The instance in `name/instance`. */
+function instanceIn(address: string): Buffer {
+  return Buffer.from(address.slice(address.lastIndexOf('/') + 1), 'hex')
 }
 
 async function readRevocationsIfAny(path: string): Promise<Uint8Array | null> {

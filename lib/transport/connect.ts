@@ -7,6 +7,7 @@ import { Node } from '../node/node.ts'
 import type { NodeEvent } from '../node/report.ts'
 import { checkSeal } from '../node/options.ts'
 import type { Seal } from '../node/options.ts'
+import type { BeaconOptions } from './beacon-sockets.ts'
 import { Finding } from './finding.ts'
 import { HistoryFile } from './history-file.ts'
 import { readIdentity } from './identity-files.ts'
@@ -24,6 +25,8 @@ export interface ConnectOptions {
    * records in DNS; `file:PATH`, a file with one of these a line. All are tried for ever, and names and files read again.
    */
   brokers?: readonly string[]
+  /** Finds brokers on the local network by their beacons; `brokers` may then be left out. An object names port and interfaces. */
+  beacon?: boolean | BeaconOptions
   /**
    * How many brokers to be linked to while nothing is served here: the nearest ones. Default 3: two may die at once before
    * a call has to wait for a new link. A node that serves is linked to every broker.
@@ -60,7 +63,9 @@ export async function connect(options: ConnectOptions): Promise<Node> {
   const { links, learn } = options
   if (links !== undefined && !(Number.isInteger(links) && links >= 1 && links <= BROKERS_MAX))
     throw new AdaptnetError('INVALID_ARGUMENT', `links is a whole number from 1 to ${BROKERS_MAX}, not ${links}`)
-  if (seeds.length === 0) throw new AdaptnetError('INVALID_ARGUMENT', 'connect needs the address of a broker')
+  const { beacon = false } = options
+  if (seeds.length === 0 && beacon === false)
+    throw new AdaptnetError('INVALID_ARGUMENT', 'connect needs the address of a broker, or beacons')
   const { name, notAfter } = identity.certificate
   // Brokers do not tell strangers why they refuse: what can be seen here is said here.
   if (notAfter < nodeRuntime.wallClock())
@@ -89,6 +94,8 @@ export async function connect(options: ConnectOptions): Promise<Node> {
     finding = new Finding({
       seeds,
       ...(options.resolver === undefined ? {} : { resolver: options.resolver }),
+      beacon,
+      net: identity.net,
       target: node,
       failed: (remote, code, message) => node.events.publish({ type: 'refused', remote, code, message }),
     })
@@ -109,7 +116,10 @@ async function firstLink(node: Node, seeds: readonly Seed[], options: ConnectOpt
   options.signal?.addEventListener('abort', stop)
   if (options.signal?.aborted === true) stop()
   // Files are written later, and records made.
-  const alone = seeds.length === 1 && (seeds[0]?.kind === 'address' || seeds[0]?.kind === 'name')
+  const alone =
+    seeds.length === 1 &&
+    (options.beacon ?? false) === false &&
+    (seeds[0]?.kind === 'address' || seeds[0]?.kind === 'name')
   let refused: (NodeEvent & { type: 'refused' }) | null = null
   try {
     for (let next = await events.next(); next.done !== true; next = await events.next()) {
@@ -124,7 +134,8 @@ async function firstLink(node: Node, seeds: readonly Seed[], options: ConnectOpt
     stop()
   }
   if (options.signal?.aborted === true) throw new AdaptnetError('CANCELLED', 'connect was aborted')
-  if (refused === null) throw new AdaptnetError('UNREACHABLE', `no broker answered within ${timeoutMs} ms`)
+  const none = seeds.length === 0 ? 'no beacon of this net was heard' : 'no broker answered'
+  if (refused === null) throw new AdaptnetError('UNREACHABLE', `${none} within ${timeoutMs} ms`)
   throw new AdaptnetError(refused.code, `${refused.remote}: ${refused.message}`)
 }
 
