@@ -6,6 +6,11 @@ export const VERSION_LOWEST = 1
 export const VERSION_HIGHEST = 1
 /** Where brokers listen unless told otherwise. */
 export const BROKER_PORT = 7411
+/** UDP: where beacons are sent to (SPEC 7.4). */
+export const BEACON_PORT = 7411
+/** Of what may be given out privately (RFC 2365), and of what is not given out at all (RFC 4291, link-local, transient). */
+export const BEACON_GROUP_IPV4 = '239.255.74.11'
+export const BEACON_GROUP_IPV6 = 'ff12::7411'
 
 /** How a link is protected (SPEC 4.1). `plain` is for measuring and for loopback only. */
 export const Mode = {
@@ -151,6 +156,8 @@ export const REKEY_MS_MAX = 3_600_000
 export const BROKERS_MAX = 64
 /** In addresses of a broker. Beyond it: the rest is ignored. */
 export const ADDRESSES_MAX = 8
+/** In bytes of a beacon. Beyond it: the beacon is ignored. */
+export const BEACON_BYTES_MAX = 1200
 /** In entries of a list. Beyond it: FRAME_MALFORMED. */
 export const REVOCATIONS_MAX = 1024
 /** In headers of an envelope. Beyond it: ENVELOPE_MALFORMED. */

@@ -285,9 +285,10 @@ t.test('brokers that were told of one find all the others', async (t) => {
   await cluster.net.run(5_000)
   const links = brokers.map(({ broker }) => broker.report().peers.filter(({ role }) => role === 'broker').length)
   t.same(links, [4, 4, 4, 4, 4], 'with one link between each two')
-  const { node } = cluster.node('client', ['b3'])
+  const { node } = cluster.node('worker', ['b3'])
+  await cluster.net.settle(node.serve('echo', sleepless))
   await cluster.net.until(() => node.brokers.length === 5, 5_000)
-  t.pass('and a node that knows one is linked to all')
+  t.pass('and a worker that knows one is linked to all')
 })
 
 t.test('two brokers that dial each other keep one link, and the same one', async (t) => {

@@ -98,6 +98,7 @@ t.test('a net of two brokers and two workers', async (t) => {
   await Promise.all([
     done('net', 'admit', folder, 'a', '--broker'),
     done('net', 'admit', folder, 'b', '--broker'),
+    done('net', 'admit', folder, 'c', '--broker'),
     done('net', 'admit', folder, 'worker', '--serve', '*'),
     done('net', 'admit', folder, 'client', '--call', '*'),
     done('net', 'admit', folder, 'doomed', '--call', '*', '--serve', 'doomed.*'),
@@ -353,14 +354,26 @@ t.test('status', async (t) => {
   t.equal(report.broker, broker)
   t.same(new Set(report.brokers.map(({ address }) => address.split('/')[0])), new Set(['a', 'b']))
 
-  const watching = processes.start(...args, '--watch', '--json')
+  const watching = processes.start('status', a.endpoint, '--identity', identity('client'), '--watch', '--json')
   let seen = ''
   watching.child.stdout?.on('data', (chunk: Buffer) => (seen += chunk.toString()))
-  await until('two reports', () => seen.split('\n').length > 2)
+  await until('the report', () => seen.includes('\n'))
+  t.match(JSON.parse(seen.split('\n')[0] as string), { broker })
+  const passing = await startServe('upper', 'worker', [a, b], 'cat')
+  const told = await watching.event('service', ({ workers, was }) => Number(workers) === Number(was) + 1)
+  t.match(told, { service: 'upper' })
+  passing.signal('SIGTERM')
+  await passing.ended
+  await watching.event('service', ({ workers, was }) => Number(workers) === Number(was) - 1)
+  const third = await startBroker('c', '127.0.0.1:0', '--peer', a.endpoint)
+  const { broker: newcomer } = await third.running.event('listening')
+  t.match(await watching.event('broker', (event) => event['broker'] === newcomer), { state: 'alive', was: null })
+  third.running.signal('SIGTERM')
+  await third.running.ended
+  t.match(await watching.event('broker', (event) => event['broker'] === newcomer && event['state'] === 'left'), {})
   watching.signal('SIGINT')
   const ended = await watching.ended
-  t.equal(ended.code, 0)
-  for (const line of ended.out.trimEnd().split('\n')) t.match(JSON.parse(line), { broker })
+  t.match([ended.code, ended.err], [0, ''])
   const nobody = await processes.run(['status', '--identity', identity('client'), '--broker', 'no..host'])
   t.match([nobody.code, nobody.err], [1, /^adaptnet: ADDRESS_UNRESOLVED: /])
 })
@@ -395,10 +408,14 @@ t.test('refusals are limited lines', async (t) => {
 t.test('inspect in a pipe', async (t) => {
   const { code, out } = await processes.run(['inspect'], '41444150 544e4554\n01010200')
   t.match([code, out], [0, /mode: plain/])
-  // Whoever reads goes after the first bytes: no error is told.
+  // Whoever reads goes after the first bytes: no error is told of what is written then.
   const running = processes.start('status', '--identity', identity('client'), ...at(b), '--watch')
-  running.child.stdout?.once('data', () => running.child.stdout?.destroy())
+  await new Promise((resolve) => running.child.stdout?.once('data', resolve))
+  running.child.stdout?.destroy()
+  const change = await startServe('upper', 'worker', [b], 'cat')
   const { err, signal } = await running.ended
+  change.signal('SIGTERM')
+  await change.ended
   t.same([err, signal], ['', null])
 })
 

@@ -16,7 +16,8 @@ import { Progress } from '../lib/cli/progress.ts'
 import { serve } from '../lib/cli/serve.ts'
 import { describeReport, status } from '../lib/cli/status.ts'
 import { newCounters } from '../lib/broker/counters.ts'
-import type { BrokerReport } from '../lib/broker/report.ts'
+import type { BrokerReport, BrokerRow } from '../lib/broker/report.ts'
+import { changesBetween } from '../lib/cli/status-changes.ts'
 import { PAYLOAD_BYTES_MAX } from '../protocol/constants.ts'
 import { lives, until } from './command-fixture.ts'
 
@@ -64,7 +65,10 @@ t.test('wrong usage gives 2 and the usage', async (t) => {
     ['broker', [], /--identity is missing/],
     ['broker', IDENTITY, /--listen is missing/],
     ['broker', [...IDENTITY, '--listen', ':1', 'more'], /unexpected argument 'more'/],
-    ['broker', [...IDENTITY, '--listen', ':1', '--beacon'], /Unknown option '--beacon'/],
+    ['broker', [...IDENTITY, '--listen', ':1', '--beaker'], /Unknown option '--beaker'/],
+    ['broker', [...IDENTITY, '--listen', ':1', '--beacon-port', '5'], /--beacon-port needs --beacon/],
+    ['call', [...IDENTITY, 'x', '--beacon', '--beacon-port', '0'], /--beacon-port '0' is not an integer from 1/],
+    ['serve', [...IDENTITY, 'x', '--beacon-interface', 'lo', '--', 'cat'], /--beacon-interface needs --beacon/],
     ['serve', [], /-- COMMAND is missing/],
     ['serve', [...IDENTITY, 'x'], /-- COMMAND is missing/],
     ['serve', [...IDENTITY, '--', 'cat'], /SERVICE is missing/],
@@ -79,7 +83,8 @@ t.test('wrong usage gives 2 and the usage', async (t) => {
     ['call', [...IDENTITY, 'x', '--text', 'a', '--retries', '64'], /--retries '64' is not an integer from 0 to 63/],
     ['call', [...IDENTITY, 'x', '--text', 'a', '--deadline', 'soon'], /--deadline 'soon'/],
     ['call', [...IDENTITY, 'x', '--text', 'a', '--concurrency', '2'], /--concurrency needs --repeat/],
-    ['status', IDENTITY, /--broker is missing/],
+    ['status', IDENTITY, /HOST:PORT is missing/],
+    ['status', [':1', ...IDENTITY, '--broker', ':2'], /one broker is asked, not two/],
     ['status', ['--broker', ':1'], /--identity is missing/],
     ['inspect', ['00', '11'], /unexpected argument '11'/],
     ['inspect', ['00', '--as', 'banana'], /--as is one of stream, record, .*, not 'banana'/],
@@ -210,7 +215,17 @@ const REPORT: BrokerReport = {
   queued: 5,
   queuedBytes: 600,
   counters: { ...newCounters(), requests: 77, strayReplies: 8 },
-  brokers: [{ address: 'b2/00000000', addresses: ['127.0.0.1:7412'], state: 'alive', roundTripMs: 0.25 }],
+  brokers: [
+    {
+      address: 'b2/00000000',
+      addresses: ['10.0.0.1:7412', '127.0.0.1:7412'],
+      state: 'alive',
+      used: '127.0.0.1:7412',
+      roundTripMs: 0.25,
+      version: '0.9.0',
+      sinceMs: 61_000,
+    },
+  ],
   services: [{ name: 'upper', workers: 2, concurrency: 8, outstanding: 4, queued: 5 }],
   peers: [{ address: 'w/00000001', role: 'node', roundTripMs: null, requests: 0, work: 4 }],
 }
@@ -220,10 +235,32 @@ t.test('a report for people', async (t) => {
   t.match(text, /^b\/01020304 {2}serving {2}version 1\.2\.3 {2}up 1 d 02:03:04\n/)
   t.match(text, /links 3 \(2 nodes\) {2}outstanding 4 {2}queue 5 \(600 bytes\)/)
   t.match(text, /requests 77 .* stray replies 8/)
-  t.match(text, /\nbrokers .*\nb2\/00000000 +alive +0\.25 ms +127\.0\.0\.1:7412\n/)
+  t.match(
+    text,
+    /\nbrokers .*\nb2\/00000000 +alive +00:01:01 +0\.25 ms +0\.9\.0 +127\.0\.0\.1:7412 +10\.0\.0\.1:7412 127\.0\.0\.1:7412\n/,
+  )
   t.match(text, /\nservices .*\nupper +2 +8 +4 +5\n/)
   t.match(text, /\nlinks .*\nw\/00000001 +node +- +0 +4$/)
   t.match(describeReport({ ...REPORT, services: [] }).join('\n'), '\nservices: none\n')
+})
+
+t.test('changes between two reports, one line each', async (t) => {
+  const [row] = REPORT.brokers as [BrokerRow]
+  const lines = (after: Partial<BrokerReport>): string[] =>
+    changesBetween(REPORT, { ...REPORT, ...after }).map(({ text }) => text)
+  t.same(lines({ uptimeMs: 1, outstanding: 9 }), [], 'figures that always move are no change')
+  t.same(lines({ state: 'draining' }), ['b/01020304 is draining'])
+  t.same(lines({ brokers: [{ ...row, state: 'suspect' }] }), ['broker b2/00000000 is suspect, was alive'])
+  t.same(lines({ brokers: [{ ...row, used: '10.0.0.1:7412', roundTripMs: 9 }] }), [
+    'broker b2/00000000 is reached at 10.0.0.1:7412, was at 127.0.0.1:7412',
+  ])
+  t.same(lines({ brokers: [] }), ['broker b2/00000000 has gone, was alive'])
+  t.same(lines({ brokers: [row, { ...row, address: 'b3/00000000' }] }), ['broker b3/00000000 is new, alive'])
+  t.same(lines({ peers: [] }), ['node w/00000001 has gone'])
+  t.same(lines({ services: [] }), ['service upper has no workers, had 2'])
+  t.same(lines({ broker: 'b/ffffffff' }), ['b/ffffffff answers, not b/01020304'])
+  const [change] = changesBetween({ ...REPORT, brokers: [] }, REPORT)
+  t.match(change?.event, { type: 'broker', broker: 'b2/00000000', state: 'alive', was: null, used: '127.0.0.1:7412' })
 })
 
 t.test('metrics', async (t) => {

@@ -16,6 +16,7 @@ const read = (path: string): string => readFileSync(join(root, path), 'utf8')
 interface Registry {
   version: { lowest: number; highest: number }
   ports: Record<string, number>
+  beaconGroups: Record<string, string>
   modes: Record<string, number>
   roles: Record<string, number>
   handshakeKinds: Record<string, number>
@@ -80,7 +81,10 @@ t.test('every number on the wire is the same in SPEC.md, in registry.json and in
   const versions = { lowest: constants.VERSION_LOWEST, highest: constants.VERSION_HIGHEST }
   t.same(registry.version, versions)
   t.same(spell('4.1', 'Version'), versions)
-  t.same(registry.ports, { broker: constants.BROKER_PORT })
+  t.same(registry.ports, { broker: constants.BROKER_PORT, beacon: constants.BEACON_PORT })
+  t.same(registry.beaconGroups, { IPv4: constants.BEACON_GROUP_IPV4, IPv6: constants.BEACON_GROUP_IPV6 })
+  const groups = tableOf(tables, '7.4', 'Group').rows.map(([family, group]) => [family, group?.replaceAll('`', '')])
+  t.same(Object.fromEntries(groups), registry.beaconGroups)
   t.same(spell('4.1', 'Port'), registry.ports)
   for (const [name, section, first, inRegistry, inCode] of [
     ['modes', '4.1', 'Mode', registry.modes, constants.Mode],
@@ -148,7 +152,7 @@ t.test('limits are the same everywhere', async (t) => {
   t.same(Object.fromEntries(rows), registry.limits, 'SPEC and registry')
   const inCode: Record<string, number> = {}
   for (const [name, value] of Object.entries(constants))
-    if (typeof value === 'number' && !/^(?:VERSION_|BROKER_PORT)/.test(name)) inCode[name] = value
+    if (typeof value === 'number' && !/^(?:VERSION_|BROKER_PORT|BEACON_PORT)/.test(name)) inCode[name] = value
   const inRegistry = Object.entries(registry.limits).map(([name, { value }]): [string, number] => [name, value])
   t.same(inCode, { ...Object.fromEntries(inRegistry), ...sizes }, 'code, registry and the sizes of SPEC 4.5')
   t.same(registry.sizes, sizes, 'sizes of SPEC 4.5 and registry')

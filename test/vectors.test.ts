@@ -10,6 +10,8 @@ import { dhKeyPair, signKeyPair } from '../lib/identity/sodium.ts'
 import { NoiseRecordCipher } from '../lib/link/cipher.ts'
 import { RecordReader } from '../lib/link/record-reader.ts'
 import { WorkerSeals } from '../lib/node/worker-seals.ts'
+import { decodeBeacon, encodeBeacon } from '../protocol/beacon.ts'
+import type { Beacon } from '../protocol/beacon.ts'
 import { Mode } from '../protocol/constants.ts'
 import type { Role } from '../protocol/constants.ts'
 import {
@@ -144,6 +146,22 @@ t.test('sealed records', async (t) => {
     state.setNonce(vector['number'] as number)
     cipher.seal(bytes, 8, end, header)
     t.same(bytes, bytesOf(vector), `${titleOf(vector)}; sealed again`)
+  }
+})
+
+t.test('beacons', async (t) => {
+  for (const vector of load('beacon').vectors) {
+    const bytes = bytesOf(vector)
+    let beacon: Beacon | null = null
+    const code = codeOf(() => {
+      beacon = decodeBeacon(bytes)
+    })
+    t.equal(code, vector.code ?? null, titleOf(vector))
+    if (beacon === null) continue
+    t.same(hexed(beacon), vector.value, titleOf(vector))
+    const again = encodeBeacon(beacon)
+    bytes[9] = 0
+    t.same(again, bytes.subarray(0, again.length), `${titleOf(vector)}; written again`)
   }
 })
 

@@ -5,7 +5,8 @@ import { admit, createAuthority } from '../lib/identity/identity.ts'
 import type { Authority, Identity } from '../lib/identity/identity.ts'
 import { signRevocations } from '../lib/identity/certificate.ts'
 import { Node } from '../lib/node/node.ts'
-import type { NodeEvent, NodeOptions } from '../lib/node/node.ts'
+import type { NodeOptions } from '../lib/node/node.ts'
+import type { NodeEvent } from '../lib/node/report.ts'
 import { RawPeer } from './raw-peer.ts'
 import type { RawPeerOptions } from './raw-peer.ts'
 import { VirtualNet } from './virtual-net.ts'
@@ -82,7 +83,8 @@ export class VirtualCluster {
   node(
     name: string,
     brokers: readonly string[],
-    options: IdentityOptions & Partial<Pick<NodeOptions, 'outstandingMax' | 'outstandingBytesMax'>> = {},
+    options: IdentityOptions &
+      Partial<Pick<NodeOptions, 'outstandingMax' | 'outstandingBytesMax' | 'links' | 'learn'>> = {},
   ): VirtualNode {
     const process = this.net.start(name)
     const { roles: _roles, serves, calls, ...limits } = options

@@ -39,6 +39,8 @@ export class VirtualNet {
   readonly windowBytes: number
   segmentBytesMax: number
   onWrite: WriteObserver | null = null
+  /** Milliseconds that every way to or from a host of this name takes longer. */
+  readonly farMs: Map<string, number> = new Map()
   /** Events that have run. */
   steps = 0
   #nowMs = 0
@@ -190,9 +192,10 @@ export class VirtualNet {
   /** Does `arrive` once what was sent now has passed; never before what was sent earlier (`notBeforeMs`). */
   carry(from: string, to: string, notBeforeMs: number, arrive: () => void): number {
     const waiting = this.#blocked.get(`${from}>${to}`)
-    const atMs = Math.max(notBeforeMs, this.#nowMs + this.latencyMs + this.jitterMs * this.#chance())
+    const latencyMs = this.latencyMs + (this.farMs.get(from) ?? 0) + (this.farMs.get(to) ?? 0)
+    const atMs = Math.max(notBeforeMs, this.#nowMs + latencyMs + this.jitterMs * this.#chance())
     if (waiting === undefined) this.schedule(atMs, null, arrive)
-    else waiting.push(() => this.schedule(this.#nowMs + this.latencyMs, null, arrive))
+    else waiting.push(() => this.schedule(this.#nowMs + latencyMs, null, arrive))
     return atMs
   }
 

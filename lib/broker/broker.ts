@@ -26,7 +26,7 @@ import { AdaptnetError } from '../../protocol/errors.ts'
 import type { ErrorCode } from '../../protocol/errors.ts'
 import { readU32 } from '../../protocol/frame.ts'
 import { Candidates } from '../discovery/candidates.ts'
-import type { Candidate } from '../discovery/candidates.ts'
+import type { Candidate, HostPort } from '../discovery/candidates.ts'
 import { isRevoked, mayServe, verifyCertificate, verifyRevocations } from '../identity/certificate.ts'
 import type { Identity } from '../identity/identity.ts'
 import type { Frame } from '../link/frame.ts'
@@ -139,6 +139,16 @@ export class Broker implements BrokerLinkOwner {
     for (const { host, port } of this.#options.peers) this.#candidates.add(host, port, true, nowMs)
     this.#alarm.set(nowMs)
     this.#tellBrokers()
+  }
+
+  /** A seed, such as a DNS name, stands for these addresses from now on. */
+  resolved(seed: string, addresses: readonly HostPort[]): void {
+    this.#candidates.resolved(seed, addresses, this.#runtime.now())
+  }
+
+  /** A beacon says that a broker may be there. */
+  heard({ host, port }: HostPort): void {
+    this.#candidates.suggest(host, port, this.#runtime.now(), { origin: 'heard' })
   }
 
   /** Takes over a connection that was accepted. */

@@ -18,9 +18,23 @@ export interface BrokerReport {
   queued: number
   queuedBytes: number
   counters: Counters
-  brokers: { address: string; addresses: string[]; state: string; roundTripMs: number | null }[]
+  brokers: BrokerRow[]
   services: { name: string; workers: number; concurrency: number; outstanding: number; queued: number }[]
   peers: { address: string; role: 'node' | 'broker'; roundTripMs: number | null; requests: number; work: number }[]
+}
+
+/** A broker as this one knows it. */
+export interface BrokerRow {
+  address: string
+  addresses: string[]
+  state: string
+  /** The address by which it is linked; null when it is not. */
+  used?: string | null
+  roundTripMs: number | null
+  /** Of its program. */
+  version?: string
+  /** For how long it has been in this state. */
+  sinceMs?: number
 }
 
 export function reportServices(forward: Forward): BrokerReport['services'] {

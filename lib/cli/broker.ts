@@ -5,6 +5,8 @@ import { parseHostPort } from '../transport/addresses.ts'
 import { createBroker } from '../transport/broker-process.ts'
 import type { RunningBroker } from '../transport/broker-process.ts'
 import { readIdentity } from '../transport/identity-files.ts'
+import type { BeaconOptions } from '../transport/beacon-sockets.ts'
+import { BEACON_OPTIONS, beaconHelp, beaconOf } from './beacon-options.ts'
 import type { CommandIo } from './command.ts'
 import { ExitCode, UsageError, runCommand } from './command.ts'
 import { EventLines, reason } from './event-lines.ts'
@@ -22,19 +24,22 @@ const SHAPE = {
     identity: { type: 'string' },
     listen: { type: 'string' },
     peer: { type: 'string', multiple: true },
+    ...BEACON_OPTIONS,
     revocations: { type: 'string' },
     plain: { type: 'boolean' },
     metrics: { type: 'string' },
     json: { type: 'boolean' },
   },
-  usage: `usage: adaptnet broker --identity FILE --listen HOST:PORT [--peer HOST:PORT]... [--revocations FILE]
-                       [--plain] [--metrics HOST:PORT] [--json]
+  usage: `usage: adaptnet broker --identity FILE --listen HOST:PORT [--peer HOST:PORT]... [--beacon]
+                       [--revocations FILE] [--plain] [--metrics HOST:PORT] [--json]
 
 Runs a broker. SIGTERM and Ctrl-C let it finish what is in flight, for 30 seconds at most; a second one ends it at once.
 
   --identity FILE       an identity admitted with --broker
   --listen HOST:PORT    where nodes and other brokers connect to; port 0 takes any free one
-  --peer HOST:PORT      another broker, tried for ever
+  --peer HOST:PORT      another broker, tried for ever; also srv:NAME for SRV records, file:PATH for a file with one a line
+  --beacon              tell the local network of this broker, and find others there
+${beaconHelp(24)}
   --revocations FILE    the net's list of revocations, read again when it changes; by default the ${REVOCATIONS_FILE}
                         beside the identity, also if it comes later
   --plain               no encryption: on loopback only, to measure what encryption costs
@@ -50,7 +55,11 @@ export function broker(args: string[], io: CommandIo): Promise<number> {
     const { identity, listen } = values
     if (identity === undefined) throw new UsageError('--identity is missing')
     if (listen === undefined) throw new UsageError('--listen is missing')
-    return run({ ...values, identity, listen }, new EventLines(io, values.json), new Stop(() => ExitCode.FAILED))
+    return run(
+      { ...values, identity, listen, beacon: beaconOf(values) },
+      new EventLines(io, values.json),
+      new Stop(() => ExitCode.FAILED),
+    )
   })
 }
 
@@ -58,6 +67,7 @@ interface BrokerOptions {
   identity: string
   listen: string
   peer?: string[]
+  beacon: boolean | BeaconOptions
   revocations?: string
   plain?: boolean
   metrics?: string
@@ -73,6 +83,7 @@ async function run(options: BrokerOptions, lines: EventLines, stop: Stop): Promi
       identity,
       listen: options.listen,
       peers: options.peer ?? [],
+      beacon: options.beacon,
       mode: options.plain === true ? 'plain' : 'noise',
       revocations: options.revocations ?? join(dirname(options.identity), REVOCATIONS_FILE),
     })

@@ -7,6 +7,7 @@ import type { Delivery, RequestOptions, Seal } from '../node/options.ts'
 import { planRequest } from '../node/options.ts'
 import type { Reply } from '../node/pending-request.ts'
 import { connect } from '../transport/connect.ts'
+import { BEACON_OPTIONS, beaconHelp, beaconOf } from './beacon-options.ts'
 import { callRepeatedly } from './call-repeat.ts'
 import type { CommandIo } from './command.ts'
 import { UsageError, parseInteger, runCommand, tellFailure } from './command.ts'
@@ -20,6 +21,7 @@ const SHAPE = {
   options: {
     identity: { type: 'string' },
     broker: { type: 'string', multiple: true },
+    ...BEACON_OPTIONS,
     file: { type: 'string' },
     text: { type: 'string' },
     timeout: { type: 'string' },
@@ -32,7 +34,7 @@ const SHAPE = {
     plain: { type: 'boolean' },
     json: { type: 'boolean' },
   },
-  usage: `usage: adaptnet call SERVICE --identity FILE [--broker HOST:PORT]... [--file FILE | --text TEXT]
+  usage: `usage: adaptnet call SERVICE --identity FILE [--broker HOST:PORT]... [--beacon] [--file FILE | --text TEXT]
                      [--timeout MS] [--retries N] [--deadline MS] [--delivery MODE] [--seal MODE]
                      [--repeat N] [--concurrency N] [--plain] [--json]
 
@@ -40,7 +42,10 @@ Calls SERVICE and writes the reply's payload to standard output, as it is. The p
 unless --file or --text gives it. With --repeat it calls many times and ends with a table.
 
   --identity FILE     an identity admitted with --call SERVICE
-  --broker HOST:PORT  a broker to start with; the others are learned from it; 127.0.0.1:${BROKER_PORT} by default
+  --broker HOST:PORT  a broker to start with; the others are learned from it; 127.0.0.1:${BROKER_PORT} by default; also
+                      srv:NAME for SRV records, file:PATH for a file with one a line
+  --beacon            find brokers on the local network; instead of --broker, or beside it
+${beaconHelp(22)}
   --file FILE         the payload is what FILE holds
   --text TEXT         the payload is TEXT
   --timeout MS        how long one attempt waits for its answer
@@ -77,12 +82,14 @@ export function call(args: string[], io: CommandIo): Promise<number> {
     const repeat = parseInteger(values.repeat, '--repeat', { min: 1, max: REPEAT_MAX }) ?? 1
     const concurrency = parseInteger(values.concurrency, '--concurrency', { min: 1, max: CONCURRENCY_MAX }) ?? 1
     if (concurrency > 1 && values.repeat === undefined) throw new UsageError('--concurrency needs --repeat')
+    const beacon = beaconOf(values)
     const stop = new Stop((signal) => SignalExit[signal])
     try {
       const payload = text === undefined ? await readPayload(file, stop) : Buffer.from(text)
       const node = await connect({
         identity,
-        brokers: values.broker ?? [`127.0.0.1:${BROKER_PORT}`],
+        brokers: values.broker ?? (beacon === false ? [`127.0.0.1:${BROKER_PORT}`] : []),
+        beacon,
         mode: values.plain === true ? 'plain' : 'noise',
         signal: stop.signal,
       })

@@ -2,11 +2,14 @@
 import { availableParallelism } from 'node:os'
 import { BROKER_PORT, CONCURRENCY_MAX, PAYLOAD_BYTES_MAX, TIME_TO_LIVE_MS_MAX } from '../../protocol/constants.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
-import type { Node, NodeEvent } from '../node/node.ts'
+import type { Node } from '../node/node.ts'
+import type { NodeEvent } from '../node/report.ts'
 import { verifyServiceKey } from '../identity/service-key.ts'
 import type { ServiceSecrets } from '../identity/service-key.ts'
+import type { BeaconOptions } from '../transport/beacon-sockets.ts'
 import { connect } from '../transport/connect.ts'
 import { readServiceSecrets } from '../transport/identity-files.ts'
+import { BEACON_OPTIONS, beaconHelp, beaconOf } from './beacon-options.ts'
 import type { CommandIo } from './command.ts'
 import { ExitCode, UsageError, parseInteger, runCommand } from './command.ts'
 import { EventLines, reason } from './event-lines.ts'
@@ -19,6 +22,7 @@ const SHAPE = {
   options: {
     identity: { type: 'string' },
     broker: { type: 'string', multiple: true },
+    ...BEACON_OPTIONS,
     concurrency: { type: 'string' },
     timeout: { type: 'string' },
     seal: { type: 'string' },
@@ -26,15 +30,18 @@ const SHAPE = {
     plain: { type: 'boolean' },
     json: { type: 'boolean' },
   },
-  usage: `usage: adaptnet serve SERVICE --identity FILE [--broker HOST:PORT]... [--concurrency N] [--timeout MS]
-                      [--seal FILE [--seal-required]] [--plain] [--json] -- COMMAND [ARG...]
+  usage: `usage: adaptnet serve SERVICE --identity FILE [--broker HOST:PORT]... [--beacon] [--concurrency N]
+                      [--timeout MS] [--seal FILE [--seal-required]] [--plain] [--json] -- COMMAND [ARG...]
 
 Serves SERVICE by running COMMAND once for each request: the payload on its standard input, the reply from its standard
 output, ${PAYLOAD_BYTES_MAX} bytes at most. If it fails, the caller gets WORKER_ERROR with what it wrote to standard
 error. SIGTERM and Ctrl-C let the programs that run finish; a second one ends them.
 
   --identity FILE     an identity admitted with --serve SERVICE
-  --broker HOST:PORT  a broker to start with; the others are learned from it; 127.0.0.1:${BROKER_PORT} by default
+  --broker HOST:PORT  a broker to start with; the others are learned from it; 127.0.0.1:${BROKER_PORT} by default; also
+                      srv:NAME for SRV records, file:PATH for a file with one a line
+  --beacon            find brokers on the local network; instead of --broker, or beside it
+${beaconHelp(22)}
   --concurrency N     how many run at a time; by default as many as this machine has cores
   --timeout MS        end a program that takes longer; without it, when its caller waits no more
   --seal FILE         the keys of SERVICE, made by \`adaptnet net service\`: clients seal to them, replies are sealed
@@ -54,10 +61,12 @@ export function serve(args: string[], io: CommandIo): Promise<number> {
     const sealRequired = values['seal-required'] === true
     if (sealRequired && values.seal === undefined) throw new UsageError('--seal-required needs --seal')
     const timeoutMs = parseInteger(values.timeout, '--timeout', { min: 1, max: TIME_TO_LIVE_MS_MAX })
+    const beacon = beaconOf(values)
     const options: ServeOptions = {
       service,
       identity: values.identity,
-      brokers: values.broker ?? [`127.0.0.1:${BROKER_PORT}`],
+      brokers: values.broker ?? (beacon === false ? [`127.0.0.1:${BROKER_PORT}`] : []),
+      beacon,
       concurrency:
         parseInteger(values.concurrency, '--concurrency', { min: 1, max: CONCURRENCY_MAX }) ?? availableParallelism(),
       mode: values.plain === true ? 'plain' : 'noise',
@@ -73,6 +82,7 @@ interface ServeOptions {
   service: string
   identity: string
   brokers: readonly string[]
+  beacon: boolean | BeaconOptions
   concurrency: number
   mode: 'noise' | 'plain'
   /** The path of the service's keys. */
@@ -88,9 +98,9 @@ async function run(options: ServeOptions, lines: EventLines, stop: Stop): Promis
   const counts = { requests: 0, errors: 0 }
   const startedMs = performance.now()
   try {
-    const { identity, brokers, mode } = options
+    const { identity, brokers, beacon, mode } = options
     const secrets = options.seal === null ? null : await readSecrets(options.seal, service)
-    const node = await connect({ identity, brokers, mode, signal: stop.signal })
+    const node = await connect({ identity, brokers, beacon, mode, signal: stop.signal })
     const closing = new AbortController()
     const told = tellEvents(node, lines, closing.signal)
     try {
@@ -180,7 +190,7 @@ async function tellEvents(node: Node, lines: EventLines, closing: AbortSignal): 
   // A broker that stays away is tried for ever: it is told once, not at each try. Bounded by the addresses a node keeps.
   const away = new Map<string, string>()
   for await (const event of node.events) {
-    if (event.type === 'brokers' || closing.aborted) continue
+    if (closing.aborted) continue
     if (event.type === 'linked') away.delete(event.remote)
     if (event.type === 'refused') {
       if (event.code === 'DUPLICATE_LINK' || away.get(event.remote) === event.code) continue
@@ -190,7 +200,7 @@ async function tellEvents(node: Node, lines: EventLines, closing: AbortSignal): 
   }
 }
 
-function describe(event: Exclude<NodeEvent, { type: 'brokers' }>): string {
+function describe(event: NodeEvent): string {
   switch (event.type) {
     case 'linked':
       return `linked to ${event.broker} at ${event.remote}`
@@ -200,6 +210,8 @@ function describe(event: Exclude<NodeEvent, { type: 'brokers' }>): string {
       return `no link to ${event.remote}: ${reason(event)}`
     case 'draining':
       return `${event.broker} drains`
+    case 'broker':
+      return `the brokers say: ${event.broker} ${event.was === null ? 'is' : `was ${event.was}, is`} ${event.state}`
     default:
       return event satisfies never
   }

@@ -1,22 +1,21 @@
 /** `adaptnet status`: asks one broker how it is, and shows it to a person or as JSON. */
-import { setTimeout as pause } from 'node:timers/promises'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import type { BrokerReport } from '../broker/report.ts'
 import type { Node } from '../node/node.ts'
-import { parseHostPort } from '../transport/addresses.ts'
 import { connect } from '../transport/connect.ts'
 import type { CommandIo } from './command.ts'
-import { ExitCode, UsageError, runCommand, tellFailure } from './command.ts'
+import { ExitCode, UsageError, runCommand } from './command.ts'
+import { EventLines } from './event-lines.ts'
+import { changesBetween } from './status-changes.ts'
 import { SignalExit, Stop } from './stop.ts'
 import { formatTable } from './table.ts'
 
+/** Changes of brokers are told at once; others are looked for this often. */
 const REFRESH_MS = 1_000
 const STATUS_SERVICE = '$broker.status'
-/** Cursor home, and everything behind it erased; without scrolling away what was there before. */
-const CLEAR_SCREEN = '\u001B[H\u001B[2J'
 
 const SHAPE = {
-  operands: [],
+  operands: ['[HOST:PORT]'],
   options: {
     identity: { type: 'string' },
     broker: { type: 'string' },
@@ -24,34 +23,35 @@ const SHAPE = {
     plain: { type: 'boolean' },
     json: { type: 'boolean' },
   },
-  usage: `usage: adaptnet status --identity FILE --broker HOST:PORT [--watch] [--plain] [--json]
+  usage: `usage: adaptnet status HOST:PORT --identity FILE [--watch] [--plain] [--json]
 
-Asks a broker about itself: links, services and workers, requests that are out and that wait, counters.
+Asks a broker about itself and the net: the brokers with their state, the address by which each is reached, round trip,
+version and since when; links, services and workers, requests that are out and that wait, counters.
 
   --identity FILE     any identity that the net has admitted
-  --broker HOST:PORT  the broker to ask
-  --watch             ask again each second, until Ctrl-C
+  --broker HOST:PORT  the broker to ask, instead of HOST:PORT in front
+  --watch             then tell each change as it happens, one line each, until Ctrl-C
   --plain             no encryption, where the broker runs so too
-  --json              print the report as one JSON object per line
+  --json              print the report as one JSON object, and each change as another
 
-example: adaptnet status --identity net/client.identity --broker 127.0.0.1:7411`,
+example: adaptnet status 127.0.0.1:7411 --identity net/client.identity --watch`,
 } as const
 
 /** `adaptnet status ...`; gives the exit code. */
 export function status(args: string[], io: CommandIo): Promise<number> {
-  return runCommand(SHAPE, args, io, async ({ values }) => {
-    const { identity, broker, json } = values
+  return runCommand(SHAPE, args, io, async ({ values, operands }) => {
+    const { identity, json } = values
+    const [broker = values.broker] = operands
     if (identity === undefined) throw new UsageError('--identity is missing')
-    if (broker === undefined) throw new UsageError('--broker is missing')
+    if (broker === undefined) throw new UsageError('HOST:PORT is missing')
+    if (operands.length > 0 && values.broker !== undefined) throw new UsageError('one broker is asked, not two')
     const stop = new Stop((signal) => SignalExit[signal])
     const asked = new AskedBroker({ identity, broker, mode: values.plain === true ? 'plain' : 'noise', stop })
-    const show = (report: BrokerReport): void => {
+    try {
+      const report = await asked.report()
       if (json === true) io.out(JSON.stringify(report))
       else for (const line of describeReport(report)) io.out(line)
-    }
-    try {
-      if (values.watch === true) return await watch(asked, show, json === true, stop, io)
-      show(await asked.report())
+      if (values.watch === true) await watch(asked, report, new EventLines(io, json), stop)
       return ExitCode.DONE
     } catch (error) {
       if (stop.first === null || !(error instanceof AdaptnetError)) throw error
@@ -63,32 +63,27 @@ export function status(args: string[], io: CommandIo): Promise<number> {
   })
 }
 
-async function watch(
-  asked: AskedBroker,
-  show: (report: BrokerReport) => void,
-  asJson: boolean,
-  stop: Stop,
-  io: CommandIo,
-): Promise<number> {
-  const terminal = process.stdout.isTTY && !asJson
-  for (let round = 0; stop.first === null; round++) {
+/** Ctrl-C is how watching ends: nothing went wrong then. */
+async function watch(asked: AskedBroker, first: BrokerReport, lines: EventLines, stop: Stop): Promise<void> {
+  let before = first
+  let failure: string | null = null
+  for (;;) {
+    await asked.change(REFRESH_MS)
+    if (stop.first !== null) return lines.end()
     try {
-      const report = await asked.report()
-      if (terminal) process.stdout.write(CLEAR_SCREEN)
-      else if (round > 0 && !asJson) io.out('')
-      show(report)
+      const after = await asked.report()
+      if (failure !== null) lines.write({ type: 'answering', broker: after.broker }, `${after.broker} answers again`)
+      failure = null
+      for (const { event, text } of changesBetween(before, after)) lines.write(event, text)
+      before = after
     } catch (error) {
       if (!(error instanceof AdaptnetError)) throw error
-      // At the first try it is a mistake in the arguments; later it is what the watcher wants to see.
-      if (round === 0) throw error
-      if (stop.first === null) tellFailure(error, asJson, io)
+      // Told when it begins: the next tries say the same.
+      const { code, message } = error
+      if (stop.first === null && failure !== code) lines.write({ type: 'failed', code, message }, `${code}: ${message}`)
+      failure = code
     }
-    await pause(REFRESH_MS, undefined, { signal: stop.signal }).catch((error: unknown) => {
-      if (stop.first === null) throw error
-    })
   }
-  // Ctrl-C is how watching ends.
-  return ExitCode.DONE
 }
 
 interface AskedBrokerOptions {
@@ -98,41 +93,68 @@ interface AskedBrokerOptions {
   stop: Stop
 }
 
-/** The one broker that is asked: a node learns others, and an answer of another broker would be a wrong one. */
+/** The one broker that is asked: an answer of another broker would be a wrong one. */
 class AskedBroker {
   readonly #options: AskedBrokerOptions
   #node: Node | null = null
-  /** Of the first answer: the only link there was. */
-  #address: string | null = null
+  /** Ends with the node's events. */
+  #listening: Promise<void> = Promise.resolve()
+  #changed: (() => void) | null = null
+  #missed = false
 
   constructor(options: AskedBrokerOptions) {
     this.#options = options
+    options.stop.signal.addEventListener('abort', () => this.#changed?.())
   }
 
   /** @throws AdaptnetError */
   async report(): Promise<BrokerReport> {
     const { identity, broker, mode, stop } = this.#options
-    const { host, port } = parseHostPort(broker)
     try {
-      this.#node ??= await connect({ identity, brokers: [broker], mode, signal: stop.signal })
-      const reply = await this.#node.request(STATUS_SERVICE, '', { broker: `${host}:${port}`, retries: 0 })
-      const report = JSON.parse(reply.payload.toString()) as BrokerReport
-      const links = this.#node.report().links.map((link) => link.broker)
-      this.#address ??= report.broker
-      if (report.broker !== this.#address || !links.includes(this.#address))
-        throw new AdaptnetError('UNREACHABLE', `${broker} does not answer`)
-      return report
+      if (this.#node === null) {
+        const only = { links: 1, learn: false }
+        this.#node = await connect({ identity, brokers: [broker], ...only, mode, signal: stop.signal })
+        this.#listening = this.#listen(this.#node)
+      }
+      const reply = await this.#node.request(STATUS_SERVICE, '', { retries: 0, signal: stop.signal })
+      return JSON.parse(reply.payload.toString()) as BrokerReport
     } catch (error) {
-      // The next question goes by a new link, which can be to nobody else.
+      // The next question goes by a new link.
       await this.close()
       throw error
     }
   }
 
+  /** Settles when the brokers have told of a change, when it is time to look for others, or at the stop. */
+  change(ms: number): Promise<void> {
+    if (this.#missed || this.#options.stop.first !== null) {
+      this.#missed = false
+      return Promise.resolve()
+    }
+    return new Promise((resolve) => {
+      const over = (): void => {
+        clearTimeout(timer)
+        this.#changed = null
+        this.#missed = false
+        resolve()
+      }
+      const timer = setTimeout(over, ms)
+      this.#changed = over
+    })
+  }
+
   async close(): Promise<void> {
     await this.#node?.close()
     this.#node = null
-    this.#address = null
+    await this.#listening
+  }
+
+  async #listen(node: Node): Promise<void> {
+    for await (const { type } of node.events)
+      if (type === 'broker' || type === 'draining' || type === 'unlinked') {
+        this.#missed = true
+        this.#changed?.()
+      }
   }
 }
 
@@ -153,11 +175,14 @@ export function describeReport(report: BrokerReport): string[] {
   }
   section(
     'brokers',
-    ['state', 'round trip', 'addresses'],
-    report.brokers.map(({ address, state, roundTripMs, addresses }) => [
+    ['state', 'since', 'round trip', 'version', 'used', 'addresses'],
+    report.brokers.map(({ address, state, sinceMs, roundTripMs, version, used, addresses }) => [
       address,
       state,
+      sinceMs === undefined ? '-' : formatUptime(sinceMs),
       roundTrip(roundTripMs),
+      version ?? '-',
+      used ?? '-',
       addresses.join(' '),
     ]),
   )

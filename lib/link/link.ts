@@ -205,6 +205,13 @@ export class Link implements StreamListener {
     this.sendControl(FrameType.GO_AWAY, encodeFarewell({ code, message: '' }))
   }
 
+  /** Asks for an answer, whose time tells the round trip. */
+  measure(nowMs: number): void {
+    const echo = Buffer.allocUnsafe(ECHO_BYTES)
+    echo.writeDoubleBE(nowMs, 0)
+    this.sendControl(FrameType.PING, echo)
+  }
+
   /** Says CLOSE with a code and ends the connection after what waits to be sent. */
   close(code: ErrorCode, message: string, nowMs: number): void {
     this.#fail(code, message, nowMs)
@@ -227,11 +234,8 @@ export class Link implements StreamListener {
       return this.#fail('SLOW_READER', `nothing was taken for ${SLOW_READER_MS} ms`, nowMs)
     if (expected === 'paused') return this.#keepalive.heard(nowMs)
     const verdict = this.#keepalive.check(nowMs, expected === 'busy')
-    if (verdict === 'ping') {
-      const echo = Buffer.allocUnsafe(ECHO_BYTES)
-      echo.writeDoubleBE(nowMs, 0)
-      this.sendControl(FrameType.PING, echo)
-    } else if (verdict === 'silent') this.#fail('PEER_SILENT', 'the peer answers no ping', nowMs)
+    if (verdict === 'ping') this.measure(nowMs)
+    else if (verdict === 'silent') this.#fail('PEER_SILENT', 'the peer answers no ping', nowMs)
   }
 
   #rekey(): void {

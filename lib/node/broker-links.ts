@@ -1,18 +1,28 @@
-import { BrokerStateNumber, Mode, PAYLOAD_BYTES_MAX, Role } from '../../protocol/constants.ts'
+import { BROKERS_MAX, Mode, PAYLOAD_BYTES_MAX, Role } from '../../protocol/constants.ts'
 import type { Certificate } from '../../protocol/certificate.ts'
 import { addressOf } from '../../protocol/control.ts'
 import type { BrokerEntry, Hello } from '../../protocol/control.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import type { ErrorCode } from '../../protocol/errors.ts'
 import { Candidates } from '../discovery/candidates.ts'
-import type { Candidate } from '../discovery/candidates.ts'
+import type { Candidate, HostPort } from '../discovery/candidates.ts'
 import { verifyCertificate } from '../identity/certificate.ts'
 import type { Identity } from '../identity/identity.ts'
 import { Link } from '../link/link.ts'
 import { SlabPool } from '../link/slab-pool.ts'
 import type { Connection, Runtime, StreamListener } from '../runtime.ts'
+import { KnownBrokers } from './known-brokers.ts'
+import type { BrokerChange, KnownBroker } from './known-brokers.ts'
+import { farthest, isClearlyNearer, measuredMs, trialPauseMs } from './nearness.ts'
 import { NodeLink } from './node-link.ts'
 import type { NodeLinkOwner } from './node-link.ts'
+
+/** What a round trip that was never measured counts as when brokers are compared: neither near nor far. */
+const ROUND_TRIP_UNKNOWN_MS = 50
+const ROUND_TRIP_RANKED_MAX_MS = 1_000
+/** How much each doubt weighs when it is decided whom to dial: more than all of the next one together. */
+const WEIGHT = { suspect: 1e7, failure: 1e4, foreign: 5e3 } as const
+const FAILURES_RANKED_MAX = 100
 
 export interface BrokerLinksOptions {
   runtime: Runtime
@@ -21,21 +31,36 @@ export interface BrokerLinksOptions {
   /** This node's instance, 4 bytes. */
   instance: Uint8Array
   brokers: readonly { host: string; port: number }[]
+  /** How many brokers to be linked to while this node serves nothing. */
+  links: number
+  /** Whether brokers that are learned from others are linked to. */
+  learn: boolean
+  /** Whether this node serves: then every broker has to know. */
+  serving: () => boolean
   chance: () => number
   owner: NodeLinkOwner
   /** A broker could not be reached; it is tried again. */
   unreachable: (remote: string, code: ErrorCode, message: string) => void
+  /** What brokers say of each other has changed. */
+  changed: (changes: readonly BrokerChange[]) => void
 }
 
-/** A node's links to brokers: one to each that it was given or told of, dialled for ever. */
+/**
+ * A node's links to brokers. A node that serves keeps one to every broker, so that whoever calls finds it by any of them;
+ * one that only calls keeps a few, and the nearest: it measures the others now and then, and moves when one is clearly
+ * nearer. Who is not linked is remembered, and dialled when a link is lost.
+ */
 export class BrokerLinks {
   /** Every link that is not closed, open or not yet. */
   readonly list: NodeLink[] = []
+  readonly known: KnownBrokers = new KnownBrokers()
   readonly #options: BrokerLinksOptions
   readonly #candidates: Candidates
   readonly #pool: SlabPool = new SlabPool()
   readonly #dirty: NodeLink[] = []
   readonly #askFlush: () => void
+  #nextTrialMs: number
+  #leaving = false
   #closed = false
 
   constructor(options: BrokerLinksOptions, flushed: () => void) {
@@ -45,42 +70,78 @@ export class BrokerLinks {
       this.#flush(nowMs)
       flushed()
     })
-    for (const { host, port } of options.brokers) this.#candidates.add(host, port, true, options.runtime.now())
+    const nowMs = options.runtime.now()
+    this.#nextTrialMs = nowMs
+    for (const { host, port } of options.brokers) this.#candidates.add(host, port, true, nowMs)
   }
 
   /** When the next candidate is to be dialled, or null. */
   get deadlineMs(): number | null {
-    return this.#candidates.deadlineMs()
+    return this.#kept.length < this.#wanted ? this.#candidates.deadlineMs(this.#rank) : null
+  }
+
+  /** The links that carry requests and are meant to stay. */
+  get #kept(): NodeLink[] {
+    return this.list.filter((link) => link.kept)
+  }
+
+  get #wanted(): number {
+    return this.#options.serving() ? BROKERS_MAX : this.#options.links
+  }
+
+  /** A seed of the user's stands for these addresses now. */
+  resolved(seed: string, addresses: readonly HostPort[], nowMs: number): void {
+    this.#candidates.resolved(seed, addresses, nowMs)
+  }
+
+  /** A beacon says that a broker is there: a hint, no more. */
+  heard({ host, port }: HostPort, nowMs: number): void {
+    this.#candidates.suggest(host, port, nowMs, { origin: 'heard' })
   }
 
   dialDue(nowMs: number): void {
-    for (const candidate of this.#candidates.takeDue(nowMs)) this.#dial(candidate)
+    const room = this.#wanted - this.#kept.length - this.#candidates.dialling(nowMs)
+    if (room <= 0) return
+    for (const candidate of this.#candidates.takeDue(nowMs, room, this.#rank)) this.#dial(candidate, false)
   }
 
-  /** Adds the brokers that a broker tells of and that are not linked. Returns the addresses of all of them. */
-  learn(entries: readonly BrokerEntry[], nowMs: number): string[] {
-    const linked = new Set(this.list.map((link) => link.address))
-    return entries.map((entry) => {
-      const address = addressOf(entry.name, entry.instance)
-      if (!linked.has(address) && entry.state < BrokerStateNumber.draining)
-        for (const { host, port } of entry.addresses) this.#candidates.add(host, port, false, nowMs)
-      return address
-    })
+  /** Takes what a broker tells of itself and the others. */
+  learn(link: NodeLink, entries: readonly BrokerEntry[], nowMs: number): void {
+    const changes = this.known.tell(link.address, entries, nowMs)
+    for (const entry of entries) {
+      const broker = addressOf(entry.name, entry.instance)
+      for (const { host, port, zone } of entry.addresses)
+        this.#candidates.suggest(host, port, nowMs, { origin: 'learned', broker, zone })
+    }
+    if (changes.length > 0) this.#options.changed(changes)
+    if (changes.some(({ was }) => was === null))
+      this.#nextTrialMs = Math.min(this.#nextTrialMs, nowMs + trialPauseMs(true, this.#options.chance()))
+    for (const other of this.list)
+      if (other.kept && this.known.get(other.address)?.state === 'draining') other.link.leave('DRAINING')
+    this.dialDue(nowMs)
   }
 
-  /** False when the broker is linked already: the new link closes. */
-  opened(link: NodeLink, nowMs: number): boolean {
-    const twin = this.list.some((other) => other !== link && other.link.open && other.address === link.address)
-    if (twin) link.link.close('DUPLICATE_LINK', 'this broker is linked already', nowMs)
-    else this.#candidates.linked(link.candidate)
-    return !twin
+  /** `twin`: the broker is linked already, the new link closes. `trial`: it carries nothing unless it is promoted. */
+  opened(link: NodeLink, nowMs: number): 'kept' | 'trial' | 'twin' {
+    if (this.list.some((other) => other !== link && other.link.open && other.address === link.address)) {
+      link.link.close('DUPLICATE_LINK', 'this broker is linked already', nowMs)
+      return 'twin'
+    }
+    this.#candidates.linked(link.candidate, link.address)
+    return link.trial ? 'trial' : 'kept'
   }
 
   closed(link: NodeLink, code: ErrorCode, nowMs: number): void {
     const at = this.list.indexOf(link)
     if (at >= 0) this.list.splice(at, 1)
-    if (code === 'DUPLICATE_LINK') this.#candidates.alias(link.candidate, nowMs)
-    else this.#candidates.failed(link.candidate, nowMs)
+    const { candidate } = link
+    const broker = link.peer?.address ?? candidate.broker
+    if (code === 'DUPLICATE_LINK') this.#candidates.alias(candidate, nowMs, broker)
+    else if (link.retired) this.#candidates.spare(candidate, nowMs)
+    else this.#candidates.failed(candidate, nowMs, this.#isForgotten(candidate))
+    if (code === 'DUPLICATE_LINK' || link.peer === null) return
+    const changes = this.known.lost(link.address, nowMs)
+    if (changes.length > 0) this.#options.changed(changes)
   }
 
   dirty(link: NodeLink): void {
@@ -90,11 +151,16 @@ export class BrokerLinks {
 
   tick(nowMs: number): void {
     // Copied: a link that is given up leaves the list meanwhile.
-    for (const link of this.list.slice()) link.tick(nowMs)
+    for (const link of this.list.slice()) {
+      link.tick(nowMs)
+      if (link.done) this.#retire(link, 'nothing is under way any more', nowMs)
+    }
+    if (!this.#leaving && !this.#closed) this.#plan(nowMs)
   }
 
   /** Asks every broker to send nothing more. */
   leave(): void {
+    this.#leaving = true
     for (const { link } of this.list) if (link.open) link.leave('DRAINING')
   }
 
@@ -113,26 +179,119 @@ export class BrokerLinks {
     for (const link of this.list.slice()) link.link.close('BYE', '', nowMs)
   }
 
+  // --- which brokers
+
+  /** Whom to dial first: who is not in doubt, whose address has answered, who is near. */
+  readonly #rank = (candidate: Candidate): number | null => {
+    const { broker, origin, zone, failures } = candidate
+    if (origin === 'learned' && !this.#options.learn) return null
+    const given = origin === 'configured'
+    const known = broker === null ? undefined : this.known.get(broker)
+    if (broker !== null && !given && this.#linkTo(broker) !== null) return null
+    if (known !== undefined && this.known.certain) {
+      if (known.state === 'draining' || (known.state === 'left' && !given)) return null
+    }
+    const near = Math.min(known?.roundTripMs ?? ROUND_TRIP_UNKNOWN_MS, ROUND_TRIP_RANKED_MAX_MS)
+    return (
+      (known?.state === 'suspect' ? WEIGHT.suspect : 0) +
+      Math.min(failures, FAILURES_RANKED_MAX) * WEIGHT.failure +
+      (zone !== '' && !given ? WEIGHT.foreign : 0) +
+      near
+    )
+  }
+
+  #linkTo(broker: string): NodeLink | null {
+    return this.list.find((link) => link.link.open && link.address === broker) ?? null
+  }
+
+  /** It was learned, and no list names who was there. */
+  #isForgotten({ origin, broker }: Candidate): boolean {
+    return origin === 'learned' && this.known.certain && (broker === null || this.known.get(broker) === undefined)
+  }
+
+  /** Keeps as many links as are wanted, to the nearest of those that are known. */
+  #plan(nowMs: number): void {
+    const kept = this.#kept
+    for (const link of this.list) {
+      const ms = link.link.open ? link.roundTripMs : null
+      if (ms !== null) this.known.measured(link.address, ms, nowMs)
+    }
+    const trial = this.list.find((link) => link.trial)
+    const surplus = kept.length - this.#wanted
+    if (trial !== undefined) {
+      if (trial.link.open) this.#judge(trial, kept, surplus, nowMs)
+    } else if (surplus > 0) {
+      const worst = farthest(kept, nowMs)
+      if (worst !== null) worst.leave()
+    } else if (surplus === 0 && nowMs >= this.#nextTrialMs) this.#try(nowMs)
+  }
+
+  #judge(trial: NodeLink, kept: NodeLink[], surplus: number, nowMs: number): void {
+    if (surplus < 0) return this.#promote(trial, nowMs)
+    const trialMs = measuredMs(trial, nowMs)
+    const worst = farthest(kept, nowMs)
+    if (trialMs === null || worst === null) return
+    this.known.measured(trial.address, trialMs, nowMs)
+    const nearer = isClearlyNearer(trialMs, measuredMs(worst, nowMs) ?? Infinity)
+    if (!nearer) return this.#retire(trial, 'it was only measured', nowMs)
+    this.#promote(trial, nowMs)
+    worst.leave()
+  }
+
+  #promote(trial: NodeLink, nowMs: number): void {
+    trial.trial = false
+    this.#options.owner.linkOpened(trial, nowMs)
+  }
+
+  /** Dials a broker that is not linked, to measure it: one that never was measured, or whose measure is the oldest. */
+  #try(nowMs: number): void {
+    let oldest: { candidate: Candidate; known: KnownBroker } | null = null
+    let unmeasured = 0
+    for (const candidate of this.#candidates.all()) {
+      const known = candidate.broker === null ? undefined : this.known.get(candidate.broker)
+      if (known?.state !== 'alive' || candidate.state !== 'waiting' || candidate.nextMs > nowMs) continue
+      if (this.#linkTo(known.address) !== null || this.#rank(candidate) === null) continue
+      const { measuredMs: at } = known
+      if (at === null) unmeasured += 1
+      const older = oldest === null || (at ?? -Infinity) < (oldest.known.measuredMs ?? -Infinity)
+      // Of those that were never measured any one: many nodes that are told of a new broker must not try the same.
+      const any = at === null && oldest?.known.measuredMs === null && this.#options.chance() * unmeasured < 1
+      if (older || any) oldest = { candidate, known }
+    }
+    this.#nextTrialMs = nowMs + trialPauseMs(unmeasured > 0, this.#options.chance())
+    if (oldest === null) return
+    this.#candidates.take(oldest.candidate, nowMs)
+    this.#dial(oldest.candidate, true)
+  }
+
+  #retire(link: NodeLink, why: string, nowMs: number): void {
+    link.retired = true
+    link.link.close('BYE', why, nowMs)
+  }
+
+  // --- dialling
+
   #flush(nowMs: number): void {
     for (let index = 0; index < this.#dirty.length; index++) (this.#dirty[index] as NodeLink).link.flush(nowMs)
     this.#dirty.length = 0
   }
 
-  #dial(candidate: Candidate): void {
+  #dial(candidate: Candidate, trial: boolean): void {
     this.#options.runtime.dial(
       candidate.host,
       candidate.port,
-      (connection, nowMs) => this.#adopt(connection, candidate, nowMs),
+      (connection, nowMs) => this.#adopt(connection, candidate, trial, nowMs),
       (code, message, nowMs) => {
-        this.#candidates.failed(candidate, nowMs)
+        this.#candidates.failed(candidate, nowMs, this.#isForgotten(candidate))
         this.#options.unreachable(candidate.key, code, message)
       },
     )
   }
 
-  #adopt(connection: Connection, candidate: Candidate, nowMs: number): StreamListener {
+  #adopt(connection: Connection, candidate: Candidate, trial: boolean, nowMs: number): StreamListener {
     const { identity, mode, instance, owner, runtime } = this.#options
     const nodeLink = new NodeLink(owner, candidate)
+    nodeLink.trial = trial
     nodeLink.link = new Link(nodeLink, {
       dialler: true,
       handshake: {

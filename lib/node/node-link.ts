@@ -25,12 +25,21 @@ export class NodeLink implements LinkListener {
   readonly candidate: Candidate
   link!: Link
   peer: Peer | null = null
+  /** Only to measure how near its broker is: it carries nothing unless it is kept. */
+  trial = false
+  /** This node has ended it, for no fault of the broker. */
+  retired = false
+  /** This node goes elsewhere; the broker stays. */
+  departing = false
+  /** When it opened; null before. */
+  openedMs: number | null = null
   /** Requests of this node whose answer is awaited on this link. */
   requests = 0
   /** Requests that came by this link and are not answered yet. */
   work = 0
   /** Milliseconds from sending to answer, a moving average. */
   latencyMs = 1
+  #measuring = false
   /** Services that nobody served there, and until when that is believed. */
   readonly #unserved = new Map<string, number>()
   #lastWorkerBytes: Buffer = Buffer.alloc(0)
@@ -49,7 +58,22 @@ export class NodeLink implements LinkListener {
 
   /** May be given a new request. */
   get usable(): boolean {
-    return this.link.open && !this.link.draining && this.link.waitingBytes <= LINK_PAUSE_BYTES
+    return this.kept && this.link.waitingBytes <= LINK_PAUSE_BYTES
+  }
+
+  /** Open, and neither side means to end it. */
+  get kept(): boolean {
+    return this.link.open && !this.link.draining && !this.trial
+  }
+
+  /** Nothing is under way by it any more, and both sides have said that nothing will be (SPEC 4.6). */
+  get done(): boolean {
+    return this.link.emptied && this.requests === 0 && this.work === 0 && this.link.waitingBytes === 0
+  }
+
+  /** Milliseconds to the broker and back, or null before it was measured. */
+  get roundTripMs(): number | null {
+    return this.link.roundTripMs
   }
 
   get suspect(): boolean {
@@ -63,7 +87,8 @@ export class NodeLink implements LinkListener {
   }
 
   isNamed(broker: string): boolean {
-    return this.address === broker || this.peer?.certificate.name === broker || this.candidate.key === broker
+    const { key, seed } = this.candidate
+    return this.address === broker || this.peer?.certificate.name === broker || key === broker || seed === broker
   }
 
   /** The text of an address in an envelope; most answers come from the same few workers. */
@@ -105,12 +130,23 @@ export class NodeLink implements LinkListener {
     this.#suspectSinceMs ??= nowMs
   }
 
+  /** Takes no more requests; it ends when what is under way has ended. */
+  leave(): void {
+    this.departing = true
+    this.link.leave('DRAINING')
+  }
+
   tick(nowMs: number): void {
+    if (this.link.open && !this.#measuring) {
+      this.#measuring = true
+      this.link.measure(nowMs)
+    }
     this.link.tick(nowMs, this.requests > 0 ? 'busy' : 'idle')
   }
 
   opened(peer: Peer, nowMs: number): void {
     this.peer = peer
+    this.openedMs = nowMs
     this.#owner.linkOpened(this, nowMs)
   }
 

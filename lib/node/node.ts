@@ -1,8 +1,8 @@
 import { FrameType, INSTANCE_BYTES, KEEPALIVE_IDLE_MS, Mode, SESSION_BYTES } from '../../protocol/constants.ts'
 import { addressOf, decodeBrokers, decodeRegistered, decodeServiceKeys } from '../../protocol/control.ts'
-import type { BrokerEntry } from '../../protocol/control.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import type { ErrorCode } from '../../protocol/errors.ts'
+import type { HostPort } from '../discovery/candidates.ts'
 import type { HistoryEvent, HistorySink } from '../history.ts'
 import type { Identity } from '../identity/identity.ts'
 import type { Frame } from '../link/frame.ts'
@@ -23,12 +23,12 @@ import { PendingRequest } from './pending-request.ts'
 import type { Reply } from './pending-request.ts'
 import { journalsIn } from './pins.ts'
 import { Registrations } from './registrations.ts'
+import { reportBrokers } from './report.ts'
+import type { NodeEvent, NodeReport } from './report.ts'
 import { Requests } from './requests.ts'
-import type { RequestCounters } from './request-counters.ts'
 import { RetryBudget } from './retry-budget.ts'
 import { Seals } from './seals.ts'
 import { Worker } from './worker.ts'
-import type { WorkerCounters } from './worker.ts'
 
 /** How often silence and waiting dials are looked at. */
 const TICK_MS = 50
@@ -43,20 +43,21 @@ const JOURNAL_ID_BYTES = 8
 const STANDSTILL_MS = 3 * KEEPALIVE_IDLE_MS
 const OUTSTANDING_MAX_DEFAULT = 16_384
 const OUTSTANDING_BYTES_MAX_DEFAULT = 256 * 1_048_576
-
-export type NodeEvent =
-  | { type: 'linked'; broker: string; remote: string }
-  | { type: 'unlinked'; broker: string; code: ErrorCode; message: string }
-  /** A broker could not be reached or did not admit this node; it is tried again. */
-  | { type: 'refused'; remote: string; code: ErrorCode; message: string }
-  | { type: 'draining'; broker: string }
-  | { type: 'brokers'; brokers: string[] }
+/**
+ * Two may die at once before a caller has to wait for a new link, and power-of-two choices have a choice; with all brokers
+ * a net would hold clients times brokers of links (SPEC 7.1).
+ */
+const LINKS_DEFAULT = 3
 
 export interface NodeOptions {
   runtime: Runtime
   identity: Identity
   mode: Mode
   brokers: readonly { host: string; port: number }[]
+  /** How many brokers to be linked to while this node serves nothing. Default 3. */
+  links?: number
+  /** Whether to link to brokers that the given ones tell of. Default true. */
+  learn?: boolean
   /** Requests that may be out at a time; beyond it `request` throws BUSY. Default 16,384. */
   outstandingMax?: number
   /** Payload bytes of them. Default 256 MiB. */
@@ -74,17 +75,6 @@ export interface Serving extends AsyncDisposable {
   readonly service: string
   /** Takes nothing new; what runs is finished. */
   close(): Promise<void>
-}
-
-export interface NodeReport {
-  node: string
-  links: { broker: string; roundTripMs: number | null; requests: number; work: number }[]
-  outstanding: number
-  outstandingBytes: number
-  /** Requests that this node remembers as a worker, and the bytes of their answers. */
-  seen: { records: number; bytes: number }
-  requests: RequestCounters
-  work: WorkerCounters
 }
 
 /**
@@ -154,9 +144,15 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
         mode: options.mode,
         instance,
         brokers: options.brokers,
+        links: options.links ?? LINKS_DEFAULT,
+        learn: options.learn ?? true,
+        serving: () => this.#worker.services.size > 0,
         chance,
         owner: this,
         unreachable: (remote, code, message) => this.events.publish({ type: 'refused', remote, code, message }),
+        changed: (changes) => {
+          for (const change of changes) this.events.publish({ type: 'broker', ...change })
+        },
       },
       () => this.#checkDrained(),
     )
@@ -290,7 +286,21 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
 
   /** Addresses of the brokers that are linked now. */
   get brokers(): string[] {
-    return this.#links.list.filter((link) => link.link.open).map((link) => link.address)
+    return this.#links.list.filter((link) => link.link.open && !link.trial).map((link) => link.address)
+  }
+
+  /** A seed, such as a DNS name, stands for these addresses from now on. */
+  resolved(seed: string, addresses: readonly HostPort[]): void {
+    const nowMs = this.#runtime.now()
+    this.#links.resolved(seed, addresses, nowMs)
+    this.#dialDue(nowMs)
+  }
+
+  /** A beacon says that a broker may be there. */
+  heard(address: HostPort): void {
+    const nowMs = this.#runtime.now()
+    this.#links.heard(address, nowMs)
+    this.#dialDue(nowMs)
   }
 
   report(): NodeReport {
@@ -299,13 +309,14 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
     return {
       node: this.address,
       links: this.#links.list
-        .filter((link) => link.link.open)
+        .filter((link) => link.link.open && !link.trial)
         .map((link) => ({
           broker: link.address,
           roundTripMs: link.link.roundTripMs,
           requests: link.requests,
           work: link.work,
         })),
+      brokers: reportBrokers(this.#links, this.#runtime.now()),
       outstanding: table.size,
       outstandingBytes: table.bytes,
       seen: { records: seen.size, bytes: seen.bytes },
@@ -347,7 +358,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
   // --- links
 
   linkOpened(link: NodeLink, nowMs: number): void {
-    if (!this.#links.opened(link, nowMs)) return
+    if (this.#links.opened(link, nowMs) !== 'kept') return
     this.#history?.({ ev: 'linked', broker: link.address })
     this.events.publish({ type: 'linked', broker: link.address, remote: link.candidate.key })
     if (this.#state === 'leaving') return link.link.leave('DRAINING')
@@ -374,7 +385,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
       case FrameType.REGISTERED:
         return this.#registrations.answered(decodeRegistered(frame.payloadView()))
       case FrameType.BROKERS:
-        return this.#learn(decodeBrokers(frame.payloadView()), nowMs)
+        return this.#links.learn(link, decodeBrokers(frame.payloadView()), nowMs)
       case FrameType.SERVICE_KEYS:
         this.#seals.learn(decodeServiceKeys(frame.payloadView()))
         this.#requests.linkUsable(nowMs)
@@ -384,18 +395,11 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
     }
   }
 
-  /** Dials the brokers that a broker tells of and that are not linked. */
-  #learn(entries: readonly BrokerEntry[], nowMs: number): void {
-    const addresses = this.#links.learn(entries, nowMs)
-    this.events.publish({ type: 'brokers', brokers: addresses })
-    this.#dialDue(nowMs)
-  }
-
   linkLeaving(link: NodeLink, _nowMs: number): void {
     // The echo tells the broker that no request of ours is on its way any more (SPEC 4.6).
     link.link.leave('DRAINING')
     this.#history?.({ ev: 'leaving', broker: link.address })
-    this.events.publish({ type: 'draining', broker: link.address })
+    if (!link.departing) this.events.publish({ type: 'draining', broker: link.address })
     this.#checkDrained()
   }
 
@@ -406,6 +410,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
 
   linkClosed(link: NodeLink, code: ErrorCode, message: string, nowMs: number): void {
     this.#links.closed(link, code, nowMs)
+    if (link.trial && link.peer !== null) return
     if (link.peer !== null && code !== 'DUPLICATE_LINK') this.#history?.({ ev: 'unlinked', broker: link.address, code })
     if (link.peer !== null) this.events.publish({ type: 'unlinked', broker: link.address, code, message })
     else this.events.publish({ type: 'refused', remote: link.candidate.key, code, message })

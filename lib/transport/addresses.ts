@@ -2,11 +2,7 @@ import { networkInterfaces } from 'node:os'
 import { ADDRESSES_MAX, BROKER_PORT } from '../../protocol/constants.ts'
 import type { Address } from '../../protocol/control.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
-
-export interface HostPort {
-  host: string
-  port: number
-}
+import type { HostPort } from '../discovery/candidates.ts'
 
 /**
  * Reads HOST:PORT, HOST, [V6]:PORT or :PORT; the port is BROKER_PORT when it is left out.
@@ -19,6 +15,10 @@ export function parseHostPort(text: string): HostPort {
   if (match === null || port > 65_535 || (host === '' && match[3] === undefined))
     throw new AdaptnetError('ADDRESS_UNRESOLVED', `${JSON.stringify(text)} is not HOST:PORT`)
   return { host: host === '' ? '127.0.0.1' : host, port }
+}
+
+export function formatHostPort(host: string, port: number): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
 }
 
 export function isLoopback(host: string): boolean {

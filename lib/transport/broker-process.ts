@@ -5,9 +5,13 @@ import { Broker } from '../broker/broker.ts'
 import type { BrokerEvent } from '../broker/broker.ts'
 import type { BrokerReport } from '../broker/report.ts'
 import type { Identity } from '../identity/identity.ts'
-import { advertisedAddresses, isLoopback, parseHostPort } from './addresses.ts'
+import { advertisedAddresses, formatHostPort, isLoopback, parseHostPort } from './addresses.ts'
+import type { BeaconOptions } from './beacon-sockets.ts'
+import { Finding } from './finding.ts'
 import { readIdentity, readRevocations } from './identity-files.ts'
 import { nodeRuntime } from './node-runtime.ts'
+import { parseSeeds } from './seed-lookup.ts'
+import type { Resolver } from './seed-lookup.ts'
 import { listen } from './tcp.ts'
 import type { Listener } from './tcp.ts'
 
@@ -20,23 +24,29 @@ export interface CreateBrokerOptions {
   identity: string | Identity
   /** HOST:PORT to listen on; port 0 takes any free one. Default 127.0.0.1:7411. */
   listen?: string
-  /** HOST:PORT of other brokers. */
+  /** Where other brokers are, as in `connect`. */
   peers?: readonly string[]
+  /** Announces itself on the local network, and finds others there. An object names port and interfaces. */
+  beacon?: boolean | BeaconOptions
   /** `plain` only on loopback and only for measuring. Default `noise`. */
   mode?: 'noise' | 'plain'
   /** Path of the net's revocation list; it is read again whenever it changes. */
   revocations?: string
+  /** How names of peers are resolved. Default: as the system does. */
+  resolver?: Resolver
 }
 
 /** A broker that listens. */
 export class RunningBroker implements AsyncDisposable {
   readonly #broker: Broker
   readonly #listener: Listener
+  readonly #finding: Finding
   readonly #revocations: string | null
 
-  constructor(broker: Broker, listener: Listener, revocations: string | null) {
+  constructor(broker: Broker, listener: Listener, finding: Finding, revocations: string | null) {
     this.#broker = broker
     this.#listener = listener
+    this.#finding = finding
     this.#revocations = revocations
   }
 
@@ -51,8 +61,7 @@ export class RunningBroker implements AsyncDisposable {
 
   /** HOST:PORT for nodes to connect to. */
   get endpoint(): string {
-    const { host, port } = this.#listener
-    return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+    return formatHostPort(this.#listener.host, this.#listener.port)
   }
 
   get events(): AsyncIterable<BrokerEvent> {
@@ -70,6 +79,7 @@ export class RunningBroker implements AsyncDisposable {
 
   /** Leaves: nothing new is started, what is in flight is finished, at most for `timeoutMs`. */
   async drain(options: { timeoutMs?: number } = {}): Promise<void> {
+    this.#finding.close()
     this.#listener.close()
     await this.#broker.drain(options.timeoutMs ?? DRAIN_MS_DEFAULT)
     await this.close()
@@ -78,6 +88,7 @@ export class RunningBroker implements AsyncDisposable {
   /** Stops now. */
   close(): Promise<void> {
     if (this.#revocations !== null) unwatchFile(this.#revocations)
+    this.#finding.close()
     this.#listener.close()
     this.#broker.close()
     return Promise.resolve()
@@ -98,9 +109,9 @@ export async function createBroker(options: CreateBrokerOptions): Promise<Runnin
   const mode = options.mode === 'plain' ? Mode.plain : Mode.noise
   if (mode === Mode.plain && !isLoopback(host))
     throw new AdaptnetError('PLAIN_NOT_LOOPBACK', `plain mode listens on loopback only, not on ${host}`)
-  const peers = (options.peers ?? []).map(parseHostPort)
+  const peers = parseSeeds(options.peers ?? [])
   const signed = options.revocations === undefined ? null : await readRevocationsIfAny(options.revocations)
-  const broker = new Broker({ runtime: nodeRuntime, identity, mode, peers })
+  const broker = new Broker({ runtime: nodeRuntime, identity, mode, peers: [] })
   let listener: Listener
   try {
     if (signed !== null) broker.revoke(signed)
@@ -110,6 +121,15 @@ export async function createBroker(options: CreateBrokerOptions): Promise<Runnin
     throw error
   }
   broker.advertise(advertisedAddresses(host, listener.port))
+  const finding = new Finding({
+    seeds: peers,
+    ...(options.resolver === undefined ? {} : { resolver: options.resolver }),
+    beacon: options.beacon ?? false,
+    net: identity.net,
+    announced: { instance: instanceIn(broker.address), host: listener.address, port: listener.port },
+    target: broker,
+    failed: (remote, code, message) => broker.events.publish({ type: 'refused', remote, code, message }),
+  })
   const { revocations } = options
   if (revocations !== undefined)
     watchFile(revocations, { interval: REVOCATIONS_POLL_MS }, () => {
@@ -121,7 +141,12 @@ export async function createBroker(options: CreateBrokerOptions): Promise<Runnin
         },
       )
     })
-  return new RunningBroker(broker, listener, revocations ?? null)
+  return new RunningBroker(broker, listener, finding, revocations ?? null)
+}
+
+/** The instance in `name/instance`. */
+function instanceIn(address: string): Buffer {
+  return Buffer.from(address.slice(address.lastIndexOf('/') + 1), 'hex')
 }
 
 async function readRevocationsIfAny(path: string): Promise<Uint8Array | null> {

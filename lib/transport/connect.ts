@@ -1,23 +1,39 @@
-import { Mode } from '../../protocol/constants.ts'
+import { BROKERS_MAX, Mode } from '../../protocol/constants.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
+import type { Seed } from '../discovery/seeds.ts'
 import type { HistorySink } from '../history.ts'
 import type { Identity } from '../identity/identity.ts'
 import { Node } from '../node/node.ts'
-import type { NodeEvent } from '../node/node.ts'
+import type { NodeEvent } from '../node/report.ts'
 import { checkSeal } from '../node/options.ts'
 import type { Seal } from '../node/options.ts'
-import { parseHostPort } from './addresses.ts'
+import type { BeaconOptions } from './beacon-sockets.ts'
+import { Finding } from './finding.ts'
 import { HistoryFile } from './history-file.ts'
 import { readIdentity } from './identity-files.ts'
 import { nodeRuntime } from './node-runtime.ts'
+import { parseSeeds } from './seed-lookup.ts'
+import type { Resolver } from './seed-lookup.ts'
 
 const CONNECT_TIMEOUT_MS_DEFAULT = 5_000
 
 export interface ConnectOptions {
   /** An identity, or the path of its file. */
   identity: string | Identity
-  /** HOST:PORT of at least one broker; the others are learned from it. */
-  brokers: readonly string[]
+  /**
+   * Where brokers are; the others are learned from them. HOST:PORT, a name with any number of addresses; `srv:NAME`, SRV
+   * records in DNS; `file:PATH`, a file with one of these a line. All are tried for ever, and names and files read again.
+   */
+  brokers?: readonly string[]
+  /** Finds brokers on the local network by their beacons; `brokers` may then be left out. An object names port and interfaces. */
+  beacon?: boolean | BeaconOptions
+  /**
+   * How many brokers to be linked to while nothing is served here: the nearest ones. Default 3: two may die at once before
+   * a call has to wait for a new link. A node that serves is linked to every broker.
+   */
+  links?: number
+  /** Whether to link to brokers that the given ones tell of. Default true. */
+  learn?: boolean
   /** `plain` only where the brokers speak it: on loopback, for measuring. Default `noise`. */
   mode?: 'noise' | 'plain'
   /** How long to wait for the first link. Afterwards brokers are tried for ever. Default 5000. */
@@ -31,6 +47,8 @@ export interface ConnectOptions {
   /** A file to append a line to for everything that happens to a request, or a function that gets it. For judging later. */
   history?: string | HistorySink
   signal?: AbortSignal
+  /** How names are resolved. Default: as the system does. */
+  resolver?: Resolver
 }
 
 /**
@@ -40,9 +58,14 @@ export interface ConnectOptions {
  */
 export async function connect(options: ConnectOptions): Promise<Node> {
   const identity = typeof options.identity === 'string' ? await readIdentity(options.identity) : options.identity
-  const brokers = options.brokers.map(parseHostPort)
+  const seeds = parseSeeds(options.brokers ?? [])
   checkSeal(options.seal)
-  if (brokers.length === 0) throw new AdaptnetError('INVALID_ARGUMENT', 'connect needs the address of a broker')
+  const { links, learn } = options
+  if (links !== undefined && !(Number.isInteger(links) && links >= 1 && links <= BROKERS_MAX))
+    throw new AdaptnetError('INVALID_ARGUMENT', `links is a whole number from 1 to ${BROKERS_MAX}, not ${links}`)
+  const { beacon = false } = options
+  if (seeds.length === 0 && beacon === false)
+    throw new AdaptnetError('INVALID_ARGUMENT', 'connect needs the address of a broker, or beacons')
   const { name, notAfter } = identity.certificate
   // Brokers do not tell strangers why they refuse: what can be seen here is said here.
   if (notAfter < nodeRuntime.wallClock())
@@ -50,19 +73,33 @@ export async function connect(options: ConnectOptions): Promise<Node> {
   const { outstandingMax, outstandingBytesMax, history } = options
   const file = typeof history === 'string' ? new HistoryFile(history) : null
   const sink = file?.sink ?? (typeof history === 'function' ? history : undefined)
+  let finding: Finding | null = null
   const node = new Node({
     runtime: nodeRuntime,
     identity,
     mode: options.mode === 'plain' ? Mode.plain : Mode.noise,
-    brokers,
+    brokers: [],
+    ...(links === undefined ? {} : { links }),
+    ...(learn === undefined ? {} : { learn }),
     ...(outstandingMax === undefined ? {} : { outstandingMax }),
     ...(outstandingBytesMax === undefined ? {} : { outstandingBytesMax }),
     ...(options.seal === undefined ? {} : { seal: options.seal }),
     ...(sink === undefined ? {} : { history: sink }),
-    ...(file === null ? {} : { closed: () => file.close() }),
+    closed: () => {
+      finding?.close()
+      file?.close()
+    },
   })
   try {
-    await firstLink(node, options)
+    finding = new Finding({
+      seeds,
+      ...(options.resolver === undefined ? {} : { resolver: options.resolver }),
+      beacon,
+      net: identity.net,
+      target: node,
+      failed: (remote, code, message) => node.events.publish({ type: 'refused', remote, code, message }),
+    })
+    await firstLink(node, seeds, options)
   } catch (error) {
     await node.close()
     throw error
@@ -70,7 +107,7 @@ export async function connect(options: ConnectOptions): Promise<Node> {
   return node
 }
 
-async function firstLink(node: Node, options: ConnectOptions): Promise<void> {
+async function firstLink(node: Node, seeds: readonly Seed[], options: ConnectOptions): Promise<void> {
   const timeoutMs = options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS_DEFAULT
   const events = node.events[Symbol.asyncIterator]()
   const stop = (): void => void events.return?.()
@@ -78,13 +115,18 @@ async function firstLink(node: Node, options: ConnectOptions): Promise<void> {
   const timer = setTimeout(stop, timeoutMs)
   options.signal?.addEventListener('abort', stop)
   if (options.signal?.aborted === true) stop()
+  // Files are written later, and records made.
+  const alone =
+    seeds.length === 1 &&
+    (options.beacon ?? false) === false &&
+    (seeds[0]?.kind === 'address' || seeds[0]?.kind === 'name')
   let refused: (NodeEvent & { type: 'refused' }) | null = null
   try {
     for (let next = await events.next(); next.done !== true; next = await events.next()) {
       if (next.value.type === 'linked') return
       if (next.value.type === 'refused') refused = next.value
       // Waiting does not mend these: the name is wrong, or the brokers do not know this identity.
-      if (refused !== null && PERMANENT.has(refused.code) && options.brokers.length === 1) break
+      if (refused !== null && PERMANENT.has(refused.code) && alone) break
     }
   } finally {
     clearTimeout(timer)
@@ -92,7 +134,8 @@ async function firstLink(node: Node, options: ConnectOptions): Promise<void> {
     stop()
   }
   if (options.signal?.aborted === true) throw new AdaptnetError('CANCELLED', 'connect was aborted')
-  if (refused === null) throw new AdaptnetError('UNREACHABLE', `no broker answered within ${timeoutMs} ms`)
+  const none = seeds.length === 0 ? 'no beacon of this net was heard' : 'no broker answered'
+  if (refused === null) throw new AdaptnetError('UNREACHABLE', `${none} within ${timeoutMs} ms`)
   throw new AdaptnetError(refused.code, `${refused.remote}: ${refused.message}`)
 }
 

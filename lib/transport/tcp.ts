@@ -164,6 +164,8 @@ export function dial(
 
 export interface Listener {
   host: string
+  /** What the system made of it. */
+  address: string
   port: number
   /** Accepts nothing more; open connections live on. */
   close(): void
@@ -182,7 +184,7 @@ export function listen(host: string, port: number, accept: Accept): Promise<List
     })
     server.listen({ host, port, backlog: BACKLOG }, () => {
       const bound = server.address() as net.AddressInfo
-      resolve({ host, port: bound.port, close: () => server.close() })
+      resolve({ host, address: bound.address, port: bound.port, close: () => server.close() })
     })
   })
 }

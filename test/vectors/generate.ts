@@ -5,6 +5,7 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { beaconVectors } from './beacons.ts'
 import { controlVectors } from './bodies.ts'
 import { certificateVectors } from './certificates.ts'
 import { envelopeVectors } from './envelopes.ts'
@@ -23,6 +24,7 @@ const FILES: Readonly<Record<string, () => VectorFile>> = {
   frame: frameVectors,
   envelope: envelopeVectors,
   control: controlVectors,
+  beacon: beaconVectors,
   certificate: certificateVectors,
   seal: sealVectors,
   handshake: handshakeVectors,

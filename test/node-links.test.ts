@@ -1,0 +1,249 @@
+import t from 'tap'
+import { BROKER_PORT, BrokerStateNumber, FrameType } from '../protocol/constants.ts'
+import { encodeBrokers } from '../protocol/control.ts'
+import type { BrokerEntry } from '../protocol/control.ts'
+import type { AdaptnetError } from '../protocol/errors.ts'
+import type { Node } from '../lib/node/node.ts'
+import type { RawPeer } from './raw-peer.ts'
+import { VirtualCluster } from './virtual-cluster.ts'
+import type { VirtualBroker } from './virtual-cluster.ts'
+
+// To which brokers a node is linked, and when it moves (SPEC 7.1), on a virtual clock.
+
+const SEED = Number(process.env['SEED'] ?? 1)
+t.comment(`SEED=${SEED}`)
+
+interface Net {
+  cluster: VirtualCluster
+  brokers: VirtualBroker[]
+  /** `b3` of an address or of a list of them. */
+  names: (node: Node) => string[]
+}
+
+/** Brokers `b1`, `b2`... that all know each other; those named in `farMs` are that much farther away. */
+async function netOf(count: number, farMs: Record<string, number> = {}, seed: number = SEED): Promise<Net> {
+  const cluster = new VirtualCluster({ seed })
+  for (const [name, ms] of Object.entries(farMs)) cluster.net.farMs.set(name, ms)
+  const brokers = Array.from({ length: count }, (_, index) =>
+    cluster.broker(`b${index + 1}`, index === 0 ? [] : ['b1']),
+  )
+  await cluster.net.until(() => brokers.every(({ broker }) => broker.report().brokers.length === count))
+  const names: Net['names'] = (node) => node.brokers.map((address) => address.split('/')[0] as string).sort()
+  return { cluster, brokers, names }
+}
+
+const echo = (request: { payload: Buffer }): Buffer => request.payload
+
+t.test('who only calls is linked to three brokers, or to as many as it says; who serves to all', async (t) => {
+  const { cluster, brokers } = await netOf(6)
+  const { net } = cluster
+  const { node } = cluster.node('client', ['b1'])
+  const { node: one } = cluster.node('modest', ['b1'], { links: 1 })
+  const { node: only } = cluster.node('loyal', ['b2'], { learn: false })
+  const { node: worker } = cluster.node('worker', ['b1'])
+  await net.settle(worker.serve('echo', echo))
+  await net.run(5_000)
+  t.equal(node.brokers.length, 3)
+  t.equal(one.brokers.length, 1)
+  t.same(only.brokers, [brokers[1]?.broker.address], 'what is learned is not dialled if it is not to be')
+  t.equal(only.report().brokers.length, 6, 'though it is known')
+  t.equal(worker.brokers.length, 6)
+  const reply = await net.settle(one.request('echo', 'x'))
+  t.equal(reply.payload.toString(), 'x', 'wherever the client is, the worker is found')
+  const serving = await net.settle(node.serve('other', echo))
+  await net.until(() => node.brokers.length === 6)
+  await serving.close()
+  await net.until(() => node.brokers.length === 3)
+})
+
+t.test('callers of a net spread over its brokers', async (t) => {
+  const { cluster, brokers } = await netOf(6)
+  const names = Array.from({ length: 40 }, (_, index) => `client-${index}`)
+  for (const name of names) cluster.node(name, ['b1', 'b2', 'b3', 'b4', 'b5', 'b6'])
+  await cluster.net.run(10_000)
+  const counts = brokers.map(({ broker }) => broker.report().nodes)
+  t.equal(
+    counts.reduce((sum, count) => sum + count, 0),
+    120,
+  )
+  for (const count of counts) t.ok(count >= 8 && count <= 36, `${counts.join(' ')}: near 20 each`)
+})
+
+t.test('the nearest are found by measuring, and kept', async (t) => {
+  const far = { b1: 20, b2: 20, b3: 20, b4: 20 }
+  const { cluster, names } = await netOf(7, far)
+  const { node, events } = cluster.node('client', ['b1', 'b2', 'b3'])
+  const { node: worker } = cluster.node('worker', ['b1'])
+  await cluster.net.settle(worker.serve('echo', echo))
+  await cluster.net.until(() => node.brokers.length === 3)
+  await cluster.net.until(() => names(node).join() === 'b5,b6,b7', 60_000)
+  const moved = events.length
+  await cluster.net.run(200_000)
+  t.same(names(node), ['b5', 'b6', 'b7'], 'it stays with them')
+  t.equal(events.slice(moved).filter(({ type }) => type !== 'unlinked').length, 0, 'measuring others is not told')
+  const rows = new Map(node.report().brokers.map((row) => [row.broker.split('/')[0], row]))
+  t.match(rows.get('b7'), { state: 'alive', remote: `b7:${BROKER_PORT}` })
+  t.ok((rows.get('b7')?.roundTripMs ?? Infinity) < 2, 'near')
+  t.match(rows.get('b1'), { state: 'alive', remote: null })
+  t.ok((rows.get('b1')?.roundTripMs ?? 0) > 30, 'and how far the others are')
+})
+
+t.test('a little nearer is no reason to move', async (t) => {
+  const { cluster, names } = await netOf(5, { b1: 3, b2: 3, b3: 3, b4: 2.6, b5: 2.6 })
+  const { node } = cluster.node('client', ['b1', 'b2', 'b3'])
+  await cluster.net.run(150_000)
+  t.same(names(node), ['b1', 'b2', 'b3'])
+})
+
+t.test('it moves to a nearer broker that joins, and not before what is under way has ended', async (t) => {
+  const { cluster, names } = await netOf(1, { b1: 20 })
+  const { net } = cluster
+  const { node, events } = cluster.node('client', ['b1'], { links: 1 })
+  const { node: worker } = cluster.node('worker', ['b1'])
+  let finish = (): void => {}
+  const slow = (request: { payload: Buffer }): Promise<Buffer> =>
+    new Promise((resolve) => {
+      finish = () => resolve(request.payload)
+    })
+  await net.settle(worker.serve('slow', slow))
+  const promise = node.request('slow', 'x', { timeoutMs: 60_000, deadlineMs: 60_000, retries: 0 })
+  await net.run(1_000)
+  cluster.broker('b2', ['b1'])
+  await net.until(() => names(node).join() === 'b1,b2')
+  await net.run(10_000)
+  t.same(names(node), ['b1', 'b2'], 'the old link stays while its request is out')
+  t.equal(events.filter(({ type }) => type === 'unlinked').length, 0)
+  finish()
+  t.equal((await net.settle(promise)).payload.toString(), 'x')
+  await net.until(() => names(node).join() === 'b2', 1_000)
+  t.match(
+    events.filter(({ type }) => type === 'unlinked'),
+    [{ code: 'BYE' }],
+  )
+})
+
+t.test('any k-1 of k brokers may die, one after the other', async (t) => {
+  const { cluster, brokers } = await netOf(6)
+  const { net } = cluster
+  const { node: client } = cluster.node('client', ['b1'])
+  const { node: worker } = cluster.node('worker', ['b1'])
+  await net.settle(worker.serve('echo', echo))
+  await net.until(() => client.brokers.length === 3)
+  const outcomes = new Map<string, number>()
+  let going = true
+  const lane = async (): Promise<void> => {
+    while (going) {
+      const outcome = await client.request('echo', 'x').then(
+        () => 'ok',
+        (error: AdaptnetError) => error.code,
+      )
+      outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1)
+    }
+  }
+  const lanes = Promise.all([lane(), lane(), lane(), lane()])
+  // Always one that the client is linked to, if there is one: the worst order.
+  for (let left = brokers.length; left > 1; left--) {
+    const linked = client.brokers
+    const doomed =
+      brokers.find(({ broker, process }) => process.alive && linked.includes(broker.address)) ??
+      brokers.find(({ process }) => process.alive)
+    doomed?.process.kill()
+    await net.until(() => client.brokers.length === Math.min(3, left - 1), 10_000)
+  }
+  going = false
+  await net.settle(lanes)
+  t.same([...outcomes.keys()], ['ok'], JSON.stringify([...outcomes]))
+})
+
+t.test('all but one die at once: the one that is left is found', async (t) => {
+  const { cluster, brokers } = await netOf(6)
+  const { net } = cluster
+  const { node } = cluster.node('client', ['b1'])
+  await net.until(() => node.brokers.length === 3)
+  const survivor = brokers.find(({ broker }) => !node.brokers.includes(broker.address)) as VirtualBroker
+  for (const { process } of brokers) if (process !== survivor.process) process.kill()
+  const startMs = net.nowMs
+  await net.until(() => node.brokers.join() === survivor.broker.address)
+  t.ok(net.nowMs - startMs < 500, `after ${net.nowMs - startMs} ms`)
+})
+
+t.test('a broker that drains is left before it stops, and another one taken', async (t) => {
+  const { cluster, brokers, names } = await netOf(4)
+  const { net } = cluster
+  const { node: worker } = cluster.node('worker', ['b1'])
+  await net.settle(worker.serve('echo', echo))
+  const { node: client, events } = cluster.node('client', ['b1'])
+  await net.until(() => client.brokers.length === 3 && worker.brokers.length === 4)
+  const leaving = brokers.find(({ broker }) => client.brokers.includes(broker.address)) as VirtualBroker
+  const { address } = leaving.broker
+  const drained = leaving.broker.drain(30_000)
+  await net.until(() => client.brokers.length === 3 && !client.brokers.includes(address), 1_000)
+  await net.until(() => !worker.brokers.includes(address), 1_000)
+  await net.run(5)
+  t.equal(leaving.broker.report().nodes, 0, 'nobody is linked to it')
+  await net.settle(drained, 1_000)
+  t.notOk(names(client).includes(address.split('/')[0] as string))
+  const told = events.filter((event) => event.type === 'broker' && event.broker === address)
+  t.same(
+    told.map((event) => event.type === 'broker' && event.state),
+    ['alive', 'draining'],
+    'while it is there',
+  )
+  leaving.broker.close()
+  leaving.process.kill()
+  await net.until(() => events.some((event) => event.type === 'broker' && event.state === 'left'), 10_000)
+})
+
+t.test('what brokers tell: states, changes, and whom to believe', async (t) => {
+  const cluster = new VirtualCluster({ seed: SEED })
+  const { net } = cluster
+  const peers = new Map<string, RawPeer>()
+  for (const name of ['s1', 's2']) cluster.scriptedBroker(name, (peer) => peers.set(name, peer))
+  const { node, events } = cluster.node('client', ['s1', 's2'], { links: 2 })
+  await net.until(() => node.brokers.length === 2)
+  const entry = (name: string, state: keyof typeof BrokerStateNumber): BrokerEntry => ({
+    name,
+    instance: Buffer.from('aabbccdd', 'hex'),
+    state: BrokerStateNumber[state],
+    addresses: [{ host: name, port: BROKER_PORT, zone: '' }],
+  })
+  const say = async (from: string, ...entries: BrokerEntry[]): Promise<unknown[]> => {
+    const before = events.length
+    peers.get(from)?.send(FrameType.BROKERS, { payload: encodeBrokers(entries) })
+    await net.run(5)
+    return events
+      .slice(before)
+      .flatMap((event) => (event.type === 'broker' ? [[event.broker, event.was, event.state]] : []))
+  }
+  const x = 'x/aabbccdd'
+  t.same(await say('s1', entry('x', 'alive')), [[x, null, 'alive']])
+  t.same(await say('s1', entry('x', 'alive')), [], 'the same again is no news')
+  t.same(await say('s2', entry('x', 'suspect')), [], 'who sees it alive is believed')
+  t.same(await say('s1', entry('x', 'suspect')), [[x, 'alive', 'suspect']])
+  t.same(await say('s2', entry('x', 'alive')), [[x, 'suspect', 'alive']])
+  t.same(await say('s1', entry('x', 'draining')), [[x, 'alive', 'draining']], 'a drain is not taken back')
+  t.same(await say('s1', entry('x', 'left')), [[x, 'draining', 'alive']], 's2 still sees it')
+  t.same(await say('s2'), [[x, 'alive', 'left']])
+  t.same(await say('s1'), [], 'and then it is forgotten')
+  t.notOk(node.report().brokers.some(({ broker }) => broker === x))
+  t.same(await say('s1', entry('y', 'alive')), [['y/aabbccdd', null, 'alive']])
+  t.same(await say('s1', { ...entry('y', 'alive'), state: 99 }), [], 'a state of a later version is read as alive')
+})
+
+t.test('an address of a broker that does not answer from here is not tried before the others', async (t) => {
+  const cluster = new VirtualCluster({ seed: SEED })
+  const { net } = cluster
+  // The private address is known to nobody here, the other one is the broker's.
+  const behind = cluster.broker('b2')
+  behind.broker.advertise([
+    { host: '10.1.2.3', port: BROKER_PORT, zone: 'site' },
+    { host: 'b2', port: BROKER_PORT, zone: '' },
+  ])
+  cluster.broker('b1', ['b2'])
+  const { node, events } = cluster.node('client', ['b1'])
+  await net.until(() => node.brokers.length === 2, 2_000)
+  t.ok(net.nowMs < 1_000, `both are linked after ${net.nowMs} ms`)
+  await net.run(120_000)
+  const refused = events.filter((event) => event.type === 'refused' && event.remote.startsWith('10.1.2.3'))
+  t.ok(refused.length <= 1, `it was dialled ${refused.length} times while the broker is linked`)
+})
