@@ -79,6 +79,39 @@ export const BrokerStateNumber = {
   left: 4,
 } as const
 
+/** Bits of `features` in a Hello (SPEC 4.3). */
+export const Feature = {
+  gossip: 1,
+} as const
+
+/** What a GOSSIP frame is for (SPEC 7.2). */
+export const GossipKind = {
+  NEWS: 1,
+  PROBE: 2,
+  ANSWER: 3,
+  ASK: 4,
+  UNREACHED: 5,
+  DIGEST: 6,
+  LIST: 7,
+  WANT: 8,
+} as const
+export type GossipKind = (typeof GossipKind)[keyof typeof GossipKind]
+
+/** What one broker says of another that does not answer (SPEC 7.2). */
+export const Verdict = {
+  suspect: 1,
+  dead: 2,
+  notice: 3,
+} as const
+export type Verdict = (typeof Verdict)[keyof typeof Verdict]
+
+/** What a verdict rests on (SPEC 7.2). */
+export const Evidence = {
+  silence: 1,
+  refused: 2,
+} as const
+export type Evidence = (typeof Evidence)[keyof typeof Evidence]
+
 /** Bytes of the fixed parts. */
 export const PREAMBLE_BYTES = 12
 export const HANDSHAKE_HEADER_BYTES = 3
@@ -91,6 +124,8 @@ export const INSTANCE_BYTES = 4
 export const KEY_BYTES = 32
 export const SIGNATURE_BYTES = 64
 export const TAG_BYTES = 16
+/** The sums of a DIGEST (SPEC 7.2). */
+export const DIGEST_SUMS = 64
 
 /** In bytes. Beyond it: HANDSHAKE_FAILED. */
 export const HANDSHAKE_BYTES_MAX = 4096
@@ -162,3 +197,11 @@ export const BEACON_BYTES_MAX = 1200
 export const REVOCATIONS_MAX = 1024
 /** In headers of an envelope. Beyond it: ENVELOPE_MALFORMED. */
 export const HEADERS_MAX = 16
+/** In bytes of a signed broker record. Beyond it: the record is ignored. */
+export const BROKER_RECORD_BYTES_MAX = 4096
+/** In ms from now to a record's end. Beyond it: the record is ignored. */
+export const BROKER_RECORD_MS_MAX = 604_800_000
+/** In steps from the incarnation that is known. Beyond it: the record is ignored. */
+export const INCARNATION_JUMP_MAX = 4_294_967_296
+/** In records, accusations or entries of a GOSSIP. Beyond it: FRAME_MALFORMED. */
+export const GOSSIP_ITEMS_MAX = 1024

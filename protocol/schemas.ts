@@ -205,6 +205,64 @@ export const BROKERS_SCHEMA: object = {
   ],
 }
 
+/** SPEC 7.2: the bytes that a broker signs about itself. */
+export const BROKER_RECORD_SCHEMA: object = {
+  type: 'record',
+  name: 'BrokerRecord',
+  namespace: 'adaptnet',
+  fields: [
+    { name: 'certificate', type: 'bytes' },
+    { name: 'instance', type: fixed('Instance', 4) },
+    { name: 'incarnation', type: 'long' },
+    { name: 'state', type: 'int' },
+    { name: 'addresses', type: array(address) },
+    { name: 'notAfter', type: 'long' },
+    { name: 'software', type: 'string' },
+  ],
+}
+
+/** SPEC 7.2: the body of GOSSIP. */
+export const GOSSIP_SCHEMA: object = {
+  type: 'record',
+  name: 'Gossip',
+  namespace: 'adaptnet',
+  fields: [
+    { name: 'kind', type: 'int' },
+    { name: 'sequence', type: 'long' },
+    { name: 'subject', type: 'string' },
+    { name: 'records', type: array('bytes') },
+    {
+      name: 'accusations',
+      type: array({
+        type: 'record',
+        name: 'Accusation',
+        fields: [
+          { name: 'subject', type: 'string' },
+          { name: 'incarnation', type: 'long' },
+          { name: 'verdict', type: 'int' },
+          { name: 'evidence', type: 'int' },
+          { name: 'accuser', type: 'string' },
+        ],
+      }),
+    },
+    { name: 'sums', type: 'bytes' },
+    { name: 'buckets', type: 'bytes' },
+    {
+      name: 'entries',
+      type: array({
+        type: 'record',
+        name: 'Entry',
+        fields: [
+          { name: 'address', type: 'string' },
+          { name: 'incarnation', type: 'long' },
+          { name: 'gone', type: 'boolean' },
+        ],
+      }),
+    },
+    { name: 'revocations', type: 'long' },
+  ],
+}
+
 /** File name in `schemas/` and its schema. */
 export const SCHEMAS: Readonly<Record<string, object>> = {
   envelope: ENVELOPE_SCHEMA,
@@ -219,4 +277,6 @@ export const SCHEMAS: Readonly<Record<string, object>> = {
   reject: REJECT_SCHEMA,
   farewell: FAREWELL_SCHEMA,
   brokers: BROKERS_SCHEMA,
+  'broker-record': BROKER_RECORD_SCHEMA,
+  gossip: GOSSIP_SCHEMA,
 }

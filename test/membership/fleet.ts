@@ -1,0 +1,511 @@
+/**
+ * Ten thousand brokers in one process: the membership machine of `lib/discovery`, unchanged, on a virtual network.
+ *
+ * What is modelled: links are TCP, so what is sent by one arrives in order, after a latency, or not at all once the link
+ * is gone. A killed process resets its links at once and its system refuses dials; a host that lost its power says
+ * nothing. A cut swallows what is sent across it, and the links that cross it end when their keepalive finds out. Loss is
+ * modelled in two ways: `late`, as TCP has it (a lost packet comes after a retransmission timeout that doubles, and holds
+ * up all that is behind it), and `gone` (the frame never arrives, as if the link had been replaced), which is harder.
+ * A slow member has the processor for a tenth of each second. Signatures are not made: records are their own proof.
+ */
+import { BrokerStateNumber } from '../../protocol/constants.ts'
+import { encodeGossip } from '../../protocol/gossip.ts'
+import type { Gossip } from '../../protocol/gossip.ts'
+import { recordOf } from '../../lib/discovery/broker-record.ts'
+import type { BrokerRecord, Claim } from '../../lib/discovery/broker-record.ts'
+import { Membership } from '../../lib/discovery/membership.ts'
+import type { MemberChange, MembershipWorld } from '../../lib/discovery/membership.ts'
+import { MemberIndex } from '../../lib/discovery/member-table.ts'
+import { VIEW_LINKS, FULL_MESH_MAX } from '../../lib/discovery/partial-view.ts'
+import { chanceFrom } from '../virtual-net.ts'
+
+/** What a signed record of a broker with one address weighs, certificate included; a test compares it with a real one. */
+export const RECORD_BYTES = 397
+/** Frame header, record header, tag, and the headers of IP and TCP with a timestamp. */
+export const FRAME_COST_BYTES: number = 8 + 8 + 16 + 52
+/** A TCP connection and the handshake of SPEC 4.4, both directions. */
+export const HANDSHAKE_BYTES = 1_300
+const WALL_MS = 1_800_000_000_000
+const RECORD_MS = 604_800_000
+const CONNECT_TIMEOUT_MS = 3_000
+/** Three idle intervals of the links' own keepalive (SPEC 4.7). */
+const KEEPALIVE_MS = 15_000
+const RETRANSMIT_MS = 200
+/** A slow member runs for this part of each second. */
+const SLOW_RUN_MS = 100
+const SLOW_CYCLE_MS = 1_000
+
+export interface FleetOptions {
+  seed: number
+  brokers: number
+  /** Share of frames that are lost. */
+  loss?: number
+  lossIs?: 'late' | 'gone'
+  /** Share of members that are slow. */
+  slow?: number
+  latencyMs?: number
+  jitterMs?: number
+}
+
+type Run = () => void
+
+/** One broker's host. */
+export class Host {
+  readonly number: number
+  readonly address: string
+  machine!: Membership
+  alive: boolean = true
+  /** Its power failed: nobody was told. */
+  silent = false
+  slow = false
+  /** Where its second begins. */
+  phaseMs = 0
+  links: Map<string, { arrivalMs: number }> = new Map()
+  tickMs: number = Infinity
+  side = 0
+  sentBytes = 0
+  sentFrames = 0
+
+  constructor(number: number) {
+    this.number = number
+    this.address = `broker-${number}/${number.toString(16).padStart(8, '0')}`
+  }
+}
+
+export interface FleetChange {
+  atMs: number
+  observer: Host
+  subject: string
+  change: MemberChange
+}
+
+export class Fleet {
+  readonly hosts: Host[] = []
+  readonly options: Required<FleetOptions>
+  readonly chance: () => number
+  readonly index: MemberIndex = new SharedIndex()
+  nowMs = 0
+  events = 0
+  deaths = 0
+  /** Deaths of brokers that live and can be reached. */
+  falseDeaths = 0
+  /** Brokers that were wrongly declared dead by anybody. */
+  readonly wronged: Set<string> = new Set()
+  onChange: ((change: FleetChange) => void) | null = null
+  readonly #byAddress = new Map<string, Host>()
+  readonly #claims = new WeakMap<Uint8Array, Claim>()
+  readonly #heap = new TimeHeap()
+  readonly #cut = new Set<string>()
+
+  constructor(options: FleetOptions) {
+    this.options = { loss: 0, lossIs: 'late', slow: 0, latencyMs: 1, jitterMs: 4, ...options }
+    this.chance = chanceFrom(options.seed)
+    const { brokers, slow } = this.options
+    for (let number = 0; number < brokers; number++) this.#host()
+    const records = this.hosts.map((host) => this.#sign(host, BrokerStateNumber.alive, WALL_MS))
+    for (const record of records) this.index.take(record.address, record.name)
+    for (const host of this.hosts) {
+      host.slow = this.chance() < slow
+      host.phaseMs = this.chance() * SLOW_CYCLE_MS
+      host.machine = new Membership({
+        world: this.#world(host, records[host.number] as BrokerRecord),
+        nowMs: 0,
+        index: this.index,
+        known: records.slice(),
+      })
+    }
+    this.#linkAtStart()
+    for (const host of this.hosts) this.#schedule(host)
+  }
+
+  get live(): Host[] {
+    return this.hosts.filter((host) => host.alive)
+  }
+
+  /** A broker that knows nothing and dials one that was there. */
+  join(): Host {
+    const seeds = this.live
+    const host = this.#host()
+    host.machine = new Membership({ world: this.#world(host, null), nowMs: this.nowMs, index: this.index })
+    const seed = seeds[Math.floor(this.chance() * seeds.length)] as Host
+    this.#dial(host, seed.address)
+    this.#schedule(host)
+    return host
+  }
+
+  /** SIGKILL: its system resets its links, and refuses what comes. */
+  kill(host: Host): void {
+    host.alive = false
+    for (const address of host.links.keys()) this.#closeAt(address, host.address, true, this.#latency())
+    host.links.clear()
+  }
+
+  /** Power failure. */
+  vanish(host: Host): void {
+    host.alive = false
+    host.silent = true
+    for (const address of host.links.keys()) this.#closeAt(address, host.address, true, KEEPALIVE_MS)
+    host.links.clear()
+  }
+
+  /** From now on the two sides (`host.side`) hear nothing of each other. */
+  split(): void {
+    this.#cut.add('sides')
+    for (const host of this.hosts)
+      for (const address of host.links.keys()) {
+        const other = this.#byAddress.get(address) as Host
+        if (other.side === host.side) continue
+        this.at(this.nowMs + KEEPALIVE_MS * (0.7 + 0.6 * this.chance()), () => {
+          if (this.#cut.size > 0 && host.links.has(address)) this.#disconnect(host, other, true)
+        })
+      }
+  }
+
+  heal(): void {
+    this.#cut.clear()
+  }
+
+  reset(host: Host, address: string): void {
+    const other = this.#byAddress.get(address)
+    if (other !== undefined) this.#disconnect(host, other, true)
+  }
+
+  run(ms: number, until: () => boolean = () => false): boolean {
+    const endMs = this.nowMs + ms
+    for (;;) {
+      const atMs = this.#heap.nextMs()
+      if (atMs > endMs) break
+      this.nowMs = Math.max(this.nowMs, atMs)
+      this.events += 1
+      this.#heap.pop()()
+      if (until()) return true
+    }
+    this.nowMs = endMs
+    return until()
+  }
+
+  at(atMs: number, run: Run): void {
+    this.#heap.push(atMs, run)
+  }
+
+  /** Whether all live brokers hold exactly the live ones for alive. */
+  equal(): boolean {
+    const live = this.live
+    const sums = live[0]?.machine.table.sums
+    return live.every(
+      ({ machine }) => machine.table.size === live.length && machine.table.sums.every((sum, at) => sum === sums?.[at]),
+    )
+  }
+
+  /** Whether the links of the live brokers hold them together. */
+  connected(): boolean {
+    const [first] = this.live
+    if (first === undefined) return true
+    const seen = new Set([first])
+    const waiting = [first]
+    for (let host = waiting.pop(); host !== undefined; host = waiting.pop())
+      for (const address of host.links.keys()) {
+        const other = this.#byAddress.get(address) as Host
+        if (!other.alive || seen.has(other)) continue
+        seen.add(other)
+        waiting.push(other)
+      }
+    return seen.size === this.live.length
+  }
+
+  // --- the world of one machine
+
+  #host(): Host {
+    const host = new Host(this.hosts.length)
+    this.hosts.push(host)
+    this.#byAddress.set(host.address, host)
+    return host
+  }
+
+  #sign(host: Host, state: number, incarnation: number): BrokerRecord {
+    const instance = Buffer.from(host.address.slice(-8), 'hex')
+    const bytes = Buffer.allocUnsafe(RECORD_BYTES)
+    const record = recordOf(
+      {
+        certificate: NOTHING,
+        instance,
+        incarnation,
+        state,
+        addresses: ADDRESSES,
+        notAfter: WALL_MS + this.nowMs + RECORD_MS,
+        software: '',
+      },
+      `broker-${host.number}`,
+      bytes,
+    )
+    this.#claims.set(bytes, { record, prove: () => null })
+    return record
+  }
+
+  #world(host: Host, first: BrokerRecord | null): MembershipWorld {
+    let begun = first
+    return {
+      chance: this.chance,
+      wallClock: () => WALL_MS + this.nowMs,
+      sign: (state, incarnation) => {
+        const record = begun ?? this.#sign(host, state, incarnation)
+        begun = null
+        return record
+      },
+      read: (bytes) => this.#claims.get(bytes) ?? null,
+      send: (to, message) => this.#send(host, to, message),
+      dial: (record) => this.#dial(host, record.address),
+      hangUp: (address) => this.#disconnect(host, this.#byAddress.get(address) as Host, false),
+      changed: (change, record) => this.#changed(host, change, record),
+      revocations: () => 0,
+      revocationsWanted: () => undefined,
+    }
+  }
+
+  #changed(observer: Host, change: MemberChange, { address }: BrokerRecord): void {
+    if (change === 'died') {
+      this.deaths += 1
+      const subject = this.#byAddress.get(address) as Host
+      if (subject.alive && this.#reach(observer, subject)) {
+        this.falseDeaths += 1
+        this.wronged.add(address)
+      }
+    }
+    this.onChange?.({ atMs: this.nowMs, observer, subject: address, change })
+  }
+
+  #reach(one: Host, other: Host): boolean {
+    return this.#cut.size === 0 || one.side === other.side
+  }
+
+  #latency(): number {
+    return this.options.latencyMs + this.options.jitterMs * this.chance()
+  }
+
+  #send(host: Host, to: string, message: Gossip): void {
+    const link = host.links.get(to)
+    if (link === undefined) return
+    host.sentFrames += 1
+    host.sentBytes += sizeOf(message) + FRAME_COST_BYTES
+    const other = this.#byAddress.get(to) as Host
+    if (!this.#reach(host, other)) return
+    let delayMs = this.#latency()
+    const { loss, lossIs } = this.options
+    if (loss > 0) {
+      if (lossIs === 'gone' && this.chance() < loss) return
+      if (lossIs === 'late')
+        for (let waitMs = RETRANSMIT_MS; this.chance() < loss; waitMs *= 2) delayMs += waitMs
+    }
+    link.arrivalMs = Math.max(link.arrivalMs, this.nowMs + delayMs)
+    this.at(link.arrivalMs, () => this.#arrive(other, host.address, message))
+  }
+
+  #arrive(host: Host, from: string, message: Gossip): void {
+    this.#whenAwake(host, () => {
+      if (!host.links.has(from)) return
+      host.machine.receive(from, message, this.nowMs)
+      this.#schedule(host)
+    })
+  }
+
+  #dial(host: Host, address: string): void {
+    host.sentBytes += HANDSHAKE_BYTES / 2
+    const other = this.#byAddress.get(address) as Host
+    const lost = this.chance() < this.options.loss ? 1_000 : 0
+    const roundTripMs = 3 * this.#latency() + lost
+    this.at(this.nowMs + roundTripMs, () => {
+      if (!host.alive) return
+      if (!this.#reach(host, other) || (!other.alive && other.silent))
+        return this.at(this.nowMs + CONNECT_TIMEOUT_MS, () => this.#dialFailed(host, address, false))
+      if (!other.alive) return this.#dialFailed(host, address, true)
+      other.sentBytes += HANDSHAKE_BYTES / 2
+      // The handshake needs the process, not only its system.
+      this.#whenAwake(other, () => this.#connect(host, other))
+    })
+  }
+
+  #dialFailed(host: Host, address: string, refused: boolean): void {
+    this.#whenAwake(host, () => {
+      host.machine.dialFailed(address, refused, this.nowMs)
+      this.#schedule(host)
+    })
+  }
+
+  #connect(host: Host, other: Host): void {
+    if (!host.alive || !other.alive || host.links.has(other.address) || host === other) return
+    for (const [near, far] of [
+      [host, other],
+      [other, host],
+    ] as const) {
+      near.links.set(far.address, { arrivalMs: this.nowMs })
+      this.#whenAwake(near, () => {
+        if (!near.links.has(far.address)) return
+        near.machine.linkOpened(far.address, this.nowMs)
+        this.#schedule(near)
+      })
+    }
+  }
+
+  #disconnect(host: Host, other: Host, crashed: boolean): void {
+    if (!host.links.delete(other.address)) return
+    // Not from within the call that asked for it.
+    this.at(this.nowMs, () => this.#closed(host, other.address, crashed))
+    if (other.links.has(host.address)) this.#closeAt(other.address, host.address, crashed, this.#latency())
+  }
+
+  #closeAt(at: string, address: string, crashed: boolean, delayMs: number): void {
+    const host = this.#byAddress.get(at) as Host
+    const link = host.links.get(address)
+    this.at(this.nowMs + delayMs, () => {
+      // A newer link between the two is another one.
+      if (link === undefined || host.links.get(address) !== link) return
+      host.links.delete(address)
+      this.#closed(host, address, crashed)
+    })
+  }
+
+  #closed(host: Host, address: string, crashed: boolean): void {
+    this.#whenAwake(host, () => {
+      host.machine.linkClosed(address, crashed, this.nowMs)
+      this.#schedule(host)
+    })
+  }
+
+  /** Runs it now, or when a slow host has the processor again. */
+  #whenAwake(host: Host, run: Run): void {
+    if (!host.alive) return
+    const wakesMs = this.#wakesMs(host)
+    if (wakesMs <= this.nowMs) return run()
+    this.at(wakesMs, () => host.alive && run())
+  }
+
+  #wakesMs(host: Host): number {
+    if (!host.slow) return this.nowMs
+    const into = (this.nowMs + host.phaseMs) % SLOW_CYCLE_MS
+    // A hair behind the beginning: rounding must not put it to sleep again.
+    return into < SLOW_RUN_MS ? this.nowMs : this.nowMs + SLOW_CYCLE_MS - into + 1e-6
+  }
+
+  #schedule(host: Host): void {
+    if (!host.alive) return
+    const dueMs = host.machine.dueMs
+    if (host.tickMs <= dueMs) return
+    host.tickMs = dueMs
+    this.at(dueMs, () => this.#tick(host, dueMs))
+  }
+
+  #tick(host: Host, dueMs: number): void {
+    if (host.tickMs !== dueMs) return
+    this.#whenAwake(host, () => {
+      if (host.tickMs !== dueMs) return
+      host.tickMs = Infinity
+      host.machine.tick(this.nowMs)
+      this.#schedule(host)
+    })
+  }
+
+  #linkAtStart(): void {
+    const { length } = this.hosts
+    const link = (one: Host, other: Host): void => {
+      if (one === other || one.links.has(other.address)) return
+      one.links.set(other.address, { arrivalMs: 0 })
+      other.links.set(one.address, { arrivalMs: 0 })
+      one.machine.view.opened(other.address, 0)
+      other.machine.view.opened(one.address, 0)
+    }
+    for (const host of this.hosts) {
+      if (length <= FULL_MESH_MAX) for (const other of this.hosts) link(host, other)
+      else
+        while (host.links.size < VIEW_LINKS)
+          link(host, this.hosts[Math.floor(this.chance() * length)] as Host)
+    }
+  }
+}
+
+/** Numbers are never taken back: other tables hold records by them. */
+class SharedIndex extends MemberIndex {
+  override release(): void {}
+}
+
+const NOTHING: Uint8Array = Buffer.alloc(0)
+const ADDRESSES = [{ host: '10.0.0.1', port: 7_411, zone: '' }]
+
+/** Bytes of the body on the wire, without encoding it; a test compares it with the codec. */
+export function sizeOf(message: Gossip): number {
+  let bytes = 1 + varintBytes(message.sequence) + 1 + message.subject.length + 5 + varintBytes(message.revocations)
+  if (message.sums.length > 0) bytes += 1 + message.sums.length
+  bytes += message.buckets.length
+  for (const record of message.records) bytes += 2 + record.length
+  for (const { subject, incarnation, accuser } of message.accusations)
+    bytes += 4 + subject.length + accuser.length + varintBytes(incarnation)
+  for (const { address, incarnation } of message.entries) bytes += 2 + address.length + varintBytes(incarnation)
+  for (const items of [message.records, message.accusations, message.entries])
+    if (items.length > 0) bytes += varintBytes(items.length)
+  return bytes
+}
+
+export const codecSizeOf = (message: Gossip): number => encodeGossip(message).length
+
+function varintBytes(value: number): number {
+  let bytes = 1
+  for (let left = value * 2; left >= 128; left = Math.floor(left / 128)) bytes += 1
+  return bytes
+}
+
+/** Events by time: a binary heap over two arrays, so that ten thousand brokers make no garbage of it. */
+class TimeHeap {
+  readonly #times: number[] = []
+  readonly #orders: number[] = []
+  readonly #runs: Run[] = []
+  #order = 0
+
+  nextMs(): number {
+    return this.#times.length === 0 ? Infinity : (this.#times[0] as number)
+  }
+
+  push(atMs: number, run: Run): void {
+    const order = this.#order++
+    let at = this.#times.length
+    this.#times.push(atMs)
+    this.#orders.push(order)
+    this.#runs.push(run)
+    while (at > 0) {
+      const parent = (at - 1) >> 1
+      if (!this.#before(at, parent)) break
+      this.#swap(at, parent)
+      at = parent
+    }
+  }
+
+  pop(): Run {
+    const first = this.#runs[0] as Run
+    const last = this.#times.length - 1
+    this.#swap(0, last)
+    this.#times.pop()
+    this.#orders.pop()
+    this.#runs.pop()
+    let at = 0
+    for (;;) {
+      let child = 2 * at + 1
+      if (child >= last) break
+      if (child + 1 < last && this.#before(child + 1, child)) child += 1
+      if (!this.#before(child, at)) break
+      this.#swap(at, child)
+      at = child
+    }
+    return first
+  }
+
+  #before(one: number, other: number): boolean {
+    const difference = (this.#times[one] as number) - (this.#times[other] as number)
+    return difference < 0 || (difference === 0 && (this.#orders[one] as number) < (this.#orders[other] as number))
+  }
+
+  #swap(one: number, other: number): void {
+    for (const list of [this.#times, this.#orders, this.#runs] as unknown[][]) {
+      const item = list[one]
+      list[one] = list[other]
+      list[other] = item
+    }
+  }
+}
