@@ -45,10 +45,11 @@ export function goodScripts({ sender, client, worker }: Parties): Buffer[] {
   const body = (type: number, payload: Buffer, flags = 0): Buffer => frameBytes(type, flags, NONE, payload)
   const chance = new Chance(3)
   const key = openServiceKey(good.secrets.record, good.secrets.net)
-  const sealed = new ClientSeal(key, (bytes) => chance.bytes(bytes)).seal(
+  const credentials = { ...good.identities.client, address: Buffer.from(sender) }
+  const sealed = new ClientSeal(key, credentials, (bytes) => chance.bytes(bytes)).seal(
     Buffer.from('payload'),
+    1_800_000_000_000,
     idOf(1),
-    Buffer.from(sender),
     Buffer.from('sealed-work'),
   )
   const revocations = { net: good.authority.publicKey, version: 9, entries: [{ name: 'left', before: 1 }] }

@@ -14,11 +14,18 @@ const random = (bytes: number): Buffer => chance.bytes(bytes)
 const id = Buffer.alloc(16, 1)
 const client = Buffer.from('client/01020304')
 const receiver = Buffer.from('sealed-work')
-const clientSeal = new ClientSeal(openServiceKey(good.secrets.record, good.secrets.net), random)
+const NOT_AFTER_MS = 1_800_000_000_000
+const credentials = { ...good.identities.client, address: client }
+const clientSeal = new ClientSeal(openServiceKey(good.secrets.record, good.secrets.net), credentials, random)
 const payloads = [Buffer.alloc(0), Buffer.from('payload'), Buffer.alloc(100, 7)]
-const requests = payloads.map((payload) => clientSeal.seal(payload, id, client, receiver))
+const requests = payloads.map((payload) => clientSeal.seal(payload, NOT_AFTER_MS, id, receiver))
 const workerSeal = new WorkerSeal(requests[0] as Buffer, good.secrets.epochs, random)
 const replies = payloads.map((payload, kind) => workerSeal.seal(kind & 1, payload, id, client, receiver))
+
+function openedPayload(seal: WorkerSeal, sealed: Buffer): Buffer {
+  const { box, payloadStart } = seal.open(sealed, id, client, receiver)
+  return box.subarray(payloadStart)
+}
 
 /** First which side opens it. */
 function judgeSealed(input: Buffer): string {
@@ -26,9 +33,9 @@ function judgeSealed(input: Buffer): string {
   const sealed = Buffer.from(input.subarray(1))
   const known = (asReply ? replies : requests).findIndex((one) => one.equals(sealed))
   const { value, code } = attempt(() => {
-    if (asReply) return clientSeal.open(sealed, id, client, receiver).payload
+    if (asReply) return clientSeal.open(sealed, id, receiver).payload
     const seal = workerSeal.isOf(sealed) ? workerSeal : new WorkerSeal(sealed, good.secrets.epochs, random)
-    return seal.open(sealed, id, client, receiver)
+    return openedPayload(seal, sealed)
   })
   expect((code === null) === known >= 0, known >= 0 ? 'what was sealed does not open' : 'what nobody sealed opens')
   expect(value === null || value.equals(payloads[known] as Buffer), 'another payload comes out than went in')
@@ -38,7 +45,7 @@ function judgeSealed(input: Buffer): string {
 export const sealTarget: Target = {
   name: 'sealed',
   reads: 'sealed requests and replies',
-  bytesMax: 512,
+  bytesMax: 1_024,
   stateful: false,
   dictionary: [Buffer.alloc(32), requests[0]?.subarray(0, 36) as Buffer],
   seeds: () => [
@@ -48,8 +55,8 @@ export const sealTarget: Target = {
   open: () => ({
     judge: judgeSealed,
     probe: () => {
-      const sealed = clientSeal.seal(payloads[1] as Buffer, id, client, receiver)
-      expect(workerSeal.open(sealed, id, client, receiver).equals(payloads[1] as Buffer), 'a good seal does not open')
+      const sealed = clientSeal.seal(payloads[1] as Buffer, NOT_AFTER_MS, id, receiver)
+      expect(openedPayload(workerSeal, sealed).equals(payloads[1] as Buffer), 'a good seal does not open')
     },
   }),
 }
