@@ -123,8 +123,7 @@ export class PartialView {
   plan(nowMs: number): void {
     if (nowMs < this.#planMs) return
     this.#planMs = nowMs + PLAN_MS
-    for (const [address, sinceMs] of this.#dials)
-      if (nowMs - sinceMs >= DIAL_FORGOTTEN_MS) this.#dials.delete(address)
+    for (const [address, sinceMs] of this.#dials) if (nowMs - sinceMs >= DIAL_FORGOTTEN_MS) this.#dials.delete(address)
     const { table } = this.#owner
     if (this.meshed) {
       if (this.neighbours.size < table.size - 1) this.#linkAll(nowMs)
@@ -150,7 +149,10 @@ export class PartialView {
     const { table } = this.#owner
     const wanting = VIEW_LINKS - this.neighbours.size - this.#dials.size
     for (let dialled = 0; dialled < wanting; dialled++) {
-      const record = table.sample(() => this.#owner.chance(), (found) => this.#wanted(found, nowMs))
+      const record = table.sample(
+        () => this.#owner.chance(),
+        (found) => this.#wanted(found, nowMs),
+      )
       if (record === null) return
       this.dial(record, nowMs)
     }
@@ -159,7 +161,10 @@ export class PartialView {
   #lookAtStranger(nowMs: number): void {
     if (nowMs < this.#strangerMs) return
     this.#strangerMs = nowMs + STRANGER_MS * (0.5 + this.#owner.chance())
-    const record = this.#owner.table.sample(() => this.#owner.chance(), (found) => this.#wanted(found, nowMs))
+    const record = this.#owner.table.sample(
+      () => this.#owner.chance(),
+      (found) => this.#wanted(found, nowMs),
+    )
     if (record === null) return
     this.#exchange = this.dial(record, nowMs)
   }

@@ -24,6 +24,9 @@ const ROUND_TRIP_RANKED_MAX_MS = 1_000
 const WEIGHT = { suspect: 1e7, failure: 1e4, foreign: 5e3 } as const
 const FAILURES_RANKED_MAX = 100
 
+/** Brokers that are told what workers need to know and nobody confirms. */
+const SEVERAL = 2
+
 export interface BrokerLinksOptions {
   runtime: Runtime
   identity: Identity
@@ -162,6 +165,11 @@ export class BrokerLinks {
   leave(): void {
     this.#leaving = true
     for (const { link } of this.list) if (link.open) link.leave('DRAINING')
+  }
+
+  /** A few usable links: what is never answered goes by more than one, because its way may end behind the broker. */
+  several(): NodeLink[] {
+    return this.list.filter(({ usable }) => usable).slice(0, SEVERAL)
   }
 
   /** Whether each broker has said that nothing more comes, and everything has been sent. */

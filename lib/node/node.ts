@@ -464,9 +464,10 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
     if (table.size > 0) this.#idleSinceMs = null
     else this.#idleSinceMs ??= nowMs
     if (this.#idleSinceMs === null || nowMs - this.#idleSinceMs < IDLE_MS || !table.unacknowledged) return
-    const link = this.#links.list.find((candidate) => candidate.usable)
-    if (link === undefined) return
-    for (const worker of table.takeUnacknowledged()) this.#writer.acknowledge(link, worker, table.watermark)
+    const links = this.#links.several()
+    if (links.length === 0) return
+    for (const worker of table.takeUnacknowledged())
+      for (const link of links) this.#writer.acknowledge(link, worker, table.watermark)
   }
 
   #due(entry: Due, nowMs: number): void {

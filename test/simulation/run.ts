@@ -153,7 +153,9 @@ async function probe(world: World, workload: Workload): Promise<void> {
 /** D13: nothing is left of calls that have ended. */
 function judgeEmpty(world: World, workload: Workload): void {
   // Nothing that tells workers what is awaited no more can have been lost.
-  const calm = world.plan.faults.every(({ kind }) => kind === 'burst' || kind === 'slow')
+  const calm =
+    world.plan.faults.every(({ kind }) => kind === 'burst' || kind === 'slow') &&
+    world.lines.every(({ ev }) => ev !== 'unlinked')
   const left = (who: string, what: string, count: number): void => {
     if (count !== 0) world.break(`LEFT: ${who} has ${count} ${what}`)
   }
