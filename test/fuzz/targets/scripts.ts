@@ -45,10 +45,11 @@ export function goodScripts({ sender, client, worker }: Parties): Buffer[] {
   const body = (type: number, payload: Buffer, flags = 0): Buffer => frameBytes(type, flags, NONE, payload)
   const chance = new Chance(3)
   const key = openServiceKey(good.secrets.record, good.secrets.net)
-  const credentials = { ...good.identities.client, address: Buffer.from(sender) }
+  const identity = good.identities[sender.startsWith('stranger') ? 'stranger' : 'client']
+  const credentials = { ...identity, address: Buffer.from(sender) }
   const sealed = new ClientSeal(key, credentials, (bytes) => chance.bytes(bytes)).seal(
     Buffer.from('payload'),
-    1_800_000_000_000,
+    good.ADMITTED_MS + 2_000,
     idOf(1),
     Buffer.from('sealed-work'),
   )
@@ -80,6 +81,7 @@ export function goodScripts({ sender, client, worker }: Parties): Buffer[] {
     inputOf([body(FrameType.GO_AWAY, control.encodeFarewell({ code: 'DRAINING', message: '' }))]),
     inputOf([body(FrameType.CLOSE, control.encodeFarewell({ code: 'BYE', message: 'bye' }))]),
     inputOf([body(FrameType.WELCOME, NONE)]),
+    inputOf([body(FrameType.PING, Buffer.alloc(8)), body(FrameType.REKEY, NONE)]),
     ...good.brokers.map((list) => inputOf([body(FrameType.BROKERS, control.encodeBrokers(list))])),
     inputOf([body(FrameType.REVOCATIONS, signRevocations(revocations, good.authority))]),
     ...good.serviceKeyLists.map((list) => inputOf([body(FrameType.SERVICE_KEYS, control.encodeServiceKeys(list))])),
