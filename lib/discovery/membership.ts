@@ -297,12 +297,13 @@ export class Membership {
   }
 
   /** Somebody tells of this broker itself what it has not said: a copy of its process, or its own past. */
-  #ownRecordCame({ record, prove }: Claim, nowMs: number): void {
-    const jump = record.incarnation - this.#own.incarnation
+  #ownRecordCame(claim: Claim, nowMs: number): void {
+    const { incarnation } = claim.record
+    const jump = incarnation - this.#own.incarnation
     if (jump <= 0 || jump >= INCARNATION_JUMP_MAX) return
     // Without its own signature anybody could count it up, until those who do not know it yet take it for absurd.
-    const refusal = prove(this.#world.wallClock())
-    if (refusal === null) this.#raise(record.incarnation, this.#own.state, nowMs)
+    const refusal = claim.prove(this.#world.wallClock())
+    if (refusal === null) this.#raise(incarnation, this.#own.state, nowMs)
     else this.counters[refusal] += 1
   }
 
