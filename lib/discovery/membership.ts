@@ -279,7 +279,7 @@ export class Membership {
     }
     const { record } = claim
     const { address, incarnation } = record
-    if (address === this.#own.address) return this.#ownRecordCame(record, nowMs)
+    if (address === this.#own.address) return this.#ownRecordCame(claim, nowMs)
     const known = this.table.get(address) ?? this.gone.get(address)?.record ?? null
     if (known !== null && incarnation <= known.incarnation) {
       this.counters.stale += 1
@@ -297,9 +297,14 @@ export class Membership {
   }
 
   /** Somebody tells of this broker itself what it has not said: a copy of its process, or its own past. */
-  #ownRecordCame(record: BrokerRecord, nowMs: number): void {
-    if (record.incarnation > this.#own.incarnation && record.incarnation - this.#own.incarnation < INCARNATION_JUMP_MAX)
-      this.#raise(record.incarnation, this.#own.state, nowMs)
+  #ownRecordCame(claim: Claim, nowMs: number): void {
+    const { incarnation } = claim.record
+    const jump = incarnation - this.#own.incarnation
+    if (jump <= 0 || jump >= INCARNATION_JUMP_MAX) return
+    // Without its own signature anybody could count it up, until those who do not know it yet take it for absurd.
+    const refusal = claim.prove(this.#world.wallClock())
+    if (refusal === null) this.#raise(incarnation, this.#own.state, nowMs)
+    else this.counters[refusal] += 1
   }
 
   #surplus(record: BrokerRecord): boolean {

@@ -23,7 +23,7 @@ import * as good from './good.ts'
 const THINGS_PER_BYTE_MAX = 2
 const THINGS_MAX = 64
 
-interface Body<Value> {
+export interface Body<Value> {
   name: string
   decode: (bytes: Uint8Array) => Value
   encode: (value: Value) => Buffer
@@ -43,7 +43,7 @@ function thingsIn(value: unknown): number {
   return thingsIn(Object.values(value))
 }
 
-function bodyTarget<Value>(body: Body<Value>): Target {
+export function bodyTarget<Value>(body: Body<Value>): Target {
   const { name, decode, encode } = body
   const goods = body.good.map((value) => ({ value, bytes: encode(value) }))
   const judge = (input: Buffer): string => {

@@ -1,5 +1,6 @@
 import type { Target } from '../target.ts'
 import { bodyTargets } from './bodies.ts'
+import { discoveryTargets } from './discovery.ts'
 import { linkTarget } from './links.ts'
 import { machineTargets } from './machines.ts'
 import { routeTarget } from './routes.ts'
@@ -14,6 +15,7 @@ export const targets: readonly Target[] = [
   recordTarget,
   routeTarget,
   ...bodyTargets,
+  ...discoveryTargets,
   signedTarget,
   sealTarget,
   fileTarget,

@@ -6,6 +6,8 @@ import { BROKER_PORT, Mode, Role } from '../../../protocol/constants.ts'
 import { AdaptnetError } from '../../../protocol/errors.ts'
 import { Broker } from '../../../lib/broker/broker.ts'
 import type { Identity } from '../../../lib/identity/identity.ts'
+import { MemoryJournal } from '../../../lib/node/memory-journal.ts'
+import type { ServedRequest } from '../../../lib/node/execution.ts'
 import { Node } from '../../../lib/node/node.ts'
 import type { RequestOptions } from '../../../lib/node/options.ts'
 import { MemoryWorld } from '../memory-world.ts'
@@ -13,13 +15,14 @@ import { Stranger, scriptOf } from '../stranger.ts'
 import { Violation, codeOf, expect, isOwnFault } from '../target.ts'
 import type { Subject, Target } from '../target.ts'
 import * as good from './good.ts'
-import { goodScripts, scriptDictionary } from './scripts.ts'
+import { JOURNAL, goodScripts, scriptDictionary } from './scripts.ts'
 
 const SEED = 21
 const INSTANCE = Buffer.from('07070707', 'hex')
 const STEPS_MAX = 200
 /** Own requests of a node that the stranger may answer, at a time. */
 const ASKED_MAX = 4
+const DELIVERIES = ['at-least-once', 'at-most-once', 'exactly-once'] as const
 
 /** What an event may say without harm: two links to one broker are one too many, and a stranger may be anything. */
 function watch(who: string, machine: Broker | Node, honest: (peer: string) => boolean): void {
@@ -129,6 +132,7 @@ function turn(): Promise<void> {
 class BrokerSubject implements Subject {
   readonly net: Net = new Net()
   readonly #role: Role
+  #probes = 0
 
   constructor(role: Role) {
     this.#role = role
@@ -149,7 +153,12 @@ class BrokerSubject implements Subject {
   }
 
   async probe(): Promise<void> {
-    await this.net.exchange(this.net.client, 'work', { seal: 'never' })
+    const delivery = DELIVERIES[this.#probes++ % DELIVERIES.length] ?? 'at-least-once'
+    const sealed = this.#probes % 2 === 0
+    await this.net.exchange(this.net.client, sealed ? 'sealed-work' : 'work', {
+      delivery,
+      seal: sealed ? 'required' : 'never',
+    })
   }
 
   #linked(): Stranger {
@@ -198,6 +207,14 @@ function brokerTarget(name: string, role: Role): Target {
   }
 }
 
+/** What a handler gives that does nothing until it is told to stop. */
+function aborted(signal: AbortSignal): Promise<Buffer> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve(Buffer.alloc(0))
+    else signal.addEventListener('abort', () => resolve(Buffer.alloc(0)))
+  })
+}
+
 // --- a node, and a broker of the net that sends it anything
 
 class NodeSubject implements Subject {
@@ -226,10 +243,14 @@ class NodeSubject implements Subject {
 
   async start(): Promise<void> {
     await this.net.start()
-    const served = this.node.serve('stray', (request) => {
+    const { now } = this.net.world.runtime
+    const handler = (request: ServedRequest): Buffer | Promise<Buffer> => {
       if (request.payload.length === 3) throw new Error('three bytes are too few')
+      if (request.payload.toString('latin1') === 'stays') return aborted(request.signal)
       return request.payload.length % 2 === 0 ? request.payload : Promise.resolve(request.payload)
-    })
+    }
+    const journal = new MemoryJournal({ id: JOURNAL, clock: now })
+    const served = this.node.serve('stray', handler, { concurrency: 2, journal })
     await this.net.until(() => this.node.brokers.length === 2, 'the node is linked to both')
     this.net.world.pass(1)
     await served
@@ -264,7 +285,7 @@ class NodeSubject implements Subject {
     if (this.#asked >= ASKED_MAX) return
     this.#asked += 1
     this.#count += 1
-    const delivery = (['at-least-once', 'at-most-once', 'exactly-once'] as const)[this.#count % 3]
+    const delivery = DELIVERIES[this.#count % DELIVERIES.length]
     const ended = (word: string): void => {
       this.#asked -= 1
       this.#words.push(word)

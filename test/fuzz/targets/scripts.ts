@@ -3,6 +3,8 @@ import { FrameFlag, FrameType, ID_BYTES } from '../../../protocol/constants.ts'
 import * as control from '../../../protocol/control.ts'
 import { encodeEnvelope } from '../../../protocol/envelope.ts'
 import type { Envelope } from '../../../protocol/envelope.ts'
+import { ErrorTable } from '../../../protocol/errors.ts'
+import type { ErrorCode } from '../../../protocol/errors.ts'
 import { signRevocations } from '../../../lib/identity/certificate.ts'
 import { ClientSeal } from '../../../lib/identity/sealing.ts'
 import { openServiceKey } from '../../../lib/identity/service-key.ts'
@@ -19,6 +21,13 @@ function idOf(counter: number): Buffer {
   id.writeBigUInt64BE(BigInt(counter), 8)
   return id
 }
+
+/** The journal of whoever serves `stray` here. */
+export const JOURNAL = 'abc'
+/** Everything that a REJECT may say of a request. */
+const REJECTIONS = (Object.keys(ErrorTable) as ErrorCode[]).filter(
+  (code) => ErrorTable[code].scope !== 'link' && ErrorTable[code].number !== null,
+)
 
 interface Parties {
   /** Who sends, and whom it answers. */
@@ -45,15 +54,17 @@ export function goodScripts({ sender, client, worker }: Parties): Buffer[] {
   const body = (type: number, payload: Buffer, flags = 0): Buffer => frameBytes(type, flags, NONE, payload)
   const chance = new Chance(3)
   const key = openServiceKey(good.secrets.record, good.secrets.net)
-  const credentials = { ...good.identities.client, address: Buffer.from(sender) }
+  const identity = good.identities[sender.startsWith('stranger') ? 'stranger' : 'client']
+  const credentials = { ...identity, address: Buffer.from(sender) }
   const sealed = new ClientSeal(key, credentials, (bytes) => chance.bytes(bytes)).seal(
     Buffer.from('payload'),
-    1_800_000_000_000,
+    good.ADMITTED_MS + 2_000,
     idOf(1),
     Buffer.from('sealed-work'),
   )
   const revocations = { net: good.authority.publicKey, version: 9, entries: [{ name: 'left', before: 1 }] }
   const raw = Buffer.alloc(1_200, 7)
+  const narrow = { service: 'stray.2', concurrency: 1, journal: 'abc123', serviceKey: NONE }
   return [
     inputOf([request('work'), request('work', { id: idOf(2), retryCount: 1, possibleDuplicate: true })]),
     inputOf([request('work', { id: idOf(3), headers: [{ name: 'n', value: 'v' }] }, 0, Buffer.from('payload'))]),
@@ -76,10 +87,39 @@ export function goodScripts({ sender, client, worker }: Parties): Buffer[] {
       body(FrameType.UNREGISTER, control.encodeRegister(good.registers[0] as (typeof good.registers)[0])),
     ]),
     ...good.registereds.map((one) => inputOf([body(FrameType.REGISTERED, control.encodeRegistered(one))])),
+    // A service with one place: the second request waits, the third is cancelled there, the answer makes room.
+    inputOf([
+      body(FrameType.REGISTER, control.encodeRegister({ ...narrow, journal: '' })),
+      request('stray.2', { id: idOf(13) }),
+      request('stray.2', { id: idOf(14), timeToLive: 20 }),
+      request('stray.2', { id: idOf(15) }),
+      request('stray.2', { id: idOf(15), retryCount: 1 }),
+      frameBytes(FrameType.CANCEL, 0, envelope('stray.2', { id: idOf(16), originalId: idOf(15) }), NONE),
+      frameBytes(FrameType.REPLY, 0, envelope(sender, { id: idOf(17), originalId: idOf(13) }), NONE),
+    ]),
+    inputOf([
+      body(FrameType.REGISTER, control.encodeRegister(narrow)),
+      request('stray.2#abc123', { id: idOf(18), delivery: 2 }),
+      request('stray.2', { id: idOf(19) }),
+      body(FrameType.UNREGISTER, control.encodeRegister({ ...narrow, concurrency: 0 })),
+    ]),
+    inputOf([request(`stray#${JOURNAL}`, { id: idOf(20), delivery: 2 }, 0, Buffer.from('four'))]),
+    inputOf([
+      request('stray', { id: idOf(21), timeToLive: 20 }, 0, Buffer.from('stays')),
+      request('stray', { id: idOf(22), timeToLive: 20 }, 0, Buffer.from('stays')),
+      request('stray', { id: idOf(23) }, 0, Buffer.from('three')),
+      request('stray', { id: idOf(22), retryCount: 1, possibleDuplicate: true }, 0, Buffer.from('stays')),
+      frameBytes(FrameType.CANCEL, 0, envelope('stray', { id: idOf(24), originalId: idOf(23) }), NONE),
+      frameBytes(FrameType.CANCEL, 0, envelope('stray', { id: idOf(25), originalId: idOf(21) }), NONE),
+    ]),
+    ...REJECTIONS.map((code) =>
+      inputOf([answer(FrameType.REJECT, control.encodeReject({ code, retryAfterMs: 0, message: 'no' }))]),
+    ),
     inputOf([body(FrameType.PING, Buffer.alloc(8, 1)), body(FrameType.PONG, Buffer.alloc(8, 64))]),
     inputOf([body(FrameType.GO_AWAY, control.encodeFarewell({ code: 'DRAINING', message: '' }))]),
     inputOf([body(FrameType.CLOSE, control.encodeFarewell({ code: 'BYE', message: 'bye' }))]),
     inputOf([body(FrameType.WELCOME, NONE)]),
+    inputOf([body(FrameType.PING, Buffer.alloc(8)), body(FrameType.REKEY, NONE)]),
     ...good.brokers.map((list) => inputOf([body(FrameType.BROKERS, control.encodeBrokers(list))])),
     inputOf([body(FrameType.REVOCATIONS, signRevocations(revocations, good.authority))]),
     ...good.serviceKeyLists.map((list) => inputOf([body(FrameType.SERVICE_KEYS, control.encodeServiceKeys(list))])),

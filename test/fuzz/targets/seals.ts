@@ -1,10 +1,12 @@
 /** Payloads sealed end to end, and signed things: what was not sealed or signed does not open. */
 import { encodeCertificate, encodeRevocations, encodeSigned } from '../../../protocol/certificate.ts'
 import { CERTIFICATE_CONTEXT, REVOCATIONS_CONTEXT, SERVICE_KEY_CONTEXT } from '../../../protocol/certificate.ts'
-import { verifyCertificate, verifyRevocations } from '../../../lib/identity/certificate.ts'
-import { ClientSeal, WorkerSeal } from '../../../lib/identity/sealing.ts'
+import { openCertificate, verifyCertificate, verifyRevocations } from '../../../lib/identity/certificate.ts'
+import { ClientSeal } from '../../../lib/identity/sealing.ts'
 import { openServiceKey, verifyServiceKey } from '../../../lib/identity/service-key.ts'
 import { sign } from '../../../lib/identity/sodium.ts'
+import { WorkerSeals } from '../../../lib/node/worker-seals.ts'
+import type { OpenedPayload } from '../../../lib/node/worker-seals.ts'
 import { Chance, attempt, expect } from '../target.ts'
 import type { Target } from '../target.ts'
 import * as good from './good.ts'
@@ -12,51 +14,62 @@ import * as good from './good.ts'
 const chance = new Chance(11)
 const random = (bytes: number): Buffer => chance.bytes(bytes)
 const id = Buffer.alloc(16, 1)
-const client = Buffer.from('client/01020304')
 const receiver = Buffer.from('sealed-work')
-const NOT_AFTER_MS = 1_800_000_000_000
-const credentials = { ...good.identities.client, address: client }
-const clientSeal = new ClientSeal(openServiceKey(good.secrets.record, good.secrets.net), credentials, random)
+const { client } = good.identities
+const address = Buffer.from('client/01020304')
+const serviceKey = openServiceKey(good.secrets.record, good.secrets.net)
+const clientSeal = new ClientSeal(serviceKey, { ...client, address }, random)
+const workerSeals = new WorkerSeals({ secrets: good.secrets, wallClock: () => good.ADMITTED_MS, random })
 const payloads = [Buffer.alloc(0), Buffer.from('payload'), Buffer.alloc(100, 7)]
-const requests = payloads.map((payload) => clientSeal.seal(payload, NOT_AFTER_MS, id, receiver))
-const workerSeal = new WorkerSeal(requests[0] as Buffer, good.secrets.epochs, random)
-const replies = payloads.map((payload, kind) => workerSeal.seal(kind & 1, payload, id, client, receiver))
+const requests = payloads.map((payload) => clientSeal.seal(payload, good.ADMITTED_MS + 1_000, id, receiver))
+const open = (sealed: Buffer): OpenedPayload => workerSeals.open(Buffer.from(sealed), id, address, receiver, false)
+const replies = payloads.map((payload, kind) =>
+  open(requests[0] as Buffer).seal.seal(kind & 1, payload, id, address, receiver),
+)
 
-function openedPayload(seal: WorkerSeal, sealed: Buffer): Buffer {
-  const { box, payloadStart } = seal.open(sealed, id, client, receiver)
-  return box.subarray(payloadStart)
-}
-
-/** First which side opens it. */
+/** First what the rest is: a sealed request, a sealed reply, or the certificate that a client shows in its seal. */
 function judgeSealed(input: Buffer): string {
-  const asReply = ((input[0] ?? 0) & 1) === 1
-  const sealed = Buffer.from(input.subarray(1))
-  const known = (asReply ? replies : requests).findIndex((one) => one.equals(sealed))
-  const { value, code } = attempt(() => {
-    if (asReply) return clientSeal.open(sealed, id, receiver).payload
-    const seal = workerSeal.isOf(sealed) ? workerSeal : new WorkerSeal(sealed, good.secrets.epochs, random)
-    return openedPayload(seal, sealed)
-  })
+  const choice = (input[0] ?? 0) % 3
+  const bytes = Buffer.from(input.subarray(1))
+  if (choice === 2) return judgeShown(bytes)
+  const known = (choice === 1 ? replies : requests).findIndex((one) => one.equals(bytes))
+  const { value, code } = attempt(() =>
+    choice === 1 ? clientSeal.open(bytes, id, receiver).payload : open(bytes).payload,
+  )
   expect((code === null) === known >= 0, known >= 0 ? 'what was sealed does not open' : 'what nobody sealed opens')
   expect(value === null || value.equals(payloads[known] as Buffer), 'another payload comes out than went in')
-  return `${asReply} ${code ?? 'opened'}`
+  return `${choice} ${code ?? 'opened'}`
+}
+
+/** Anybody can seal to a service; only who shows the certificate of the key that signed is its client. */
+function judgeShown(certificateBytes: Buffer): string {
+  const seal = new ClientSeal(serviceKey, { address, certificateBytes, signKeyPair: client.signKeyPair }, random)
+  const sealed = seal.seal(Buffer.alloc(3), good.ADMITTED_MS + 1_000, id, receiver)
+  const { code } = attempt(() => open(sealed))
+  if (code === null)
+    expect(
+      openCertificate(certificateBytes, client.net).name === client.name,
+      'a certificate of somebody else, or of nobody, is believed',
+    )
+  return `2 ${code ?? 'opened'}`
 }
 
 export const sealTarget: Target = {
   name: 'sealed',
-  reads: 'sealed requests and replies',
-  bytesMax: 1_024,
+  reads: 'sealed requests and replies, and the certificates within',
+  bytesMax: 768,
   stateful: false,
   dictionary: [Buffer.alloc(32), requests[0]?.subarray(0, 36) as Buffer],
   seeds: () => [
     ...requests.map((sealed) => Buffer.concat([Buffer.of(0), sealed])),
     ...replies.map((sealed) => Buffer.concat([Buffer.of(1), sealed])),
+    ...[client, good.identities.worker].map(({ certificateBytes }) => Buffer.concat([Buffer.of(2), certificateBytes])),
   ],
   open: () => ({
     judge: judgeSealed,
     probe: () => {
-      const sealed = clientSeal.seal(payloads[1] as Buffer, NOT_AFTER_MS, id, receiver)
-      expect(openedPayload(workerSeal, sealed).equals(payloads[1] as Buffer), 'a good seal does not open')
+      const sealed = clientSeal.seal(payloads[1] as Buffer, good.ADMITTED_MS + 1_000, id, receiver)
+      expect(open(sealed).payload.equals(payloads[1] as Buffer), 'a good seal does not open')
     },
   }),
 }
