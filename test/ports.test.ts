@@ -25,7 +25,7 @@ for (const mode of ['noise', 'plain'] as const) {
   t.test(`client of the port, worker of the library, ${mode}: a broker is killed under load`, skip, async (test) => {
     const ported = await PortNet.start(test, mode)
     const ran = await ported.serve('worker')
-    const client = await ported.python('client')
+    const client = await ported.python('client', { rekey: 50 })
     await client.told('loaded')
     await ported.net.stopBroker(ported.net.brokers[0]!)
     test.notOk(client.has('done'), 'the broker died under load')

@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 
-from adaptnet import Client, Failure, Node, Worker
+from adaptnet import Client, Failure, Node, Worker, link
 
 
 def tell(kind, **fields):
@@ -57,6 +57,7 @@ async def worker(node, plan):
 
 
 async def main(plan):
+    link.REKEY_RECORDS = plan.get('rekey', link.REKEY_RECORDS)
     async with Node(plan['identity'], plan['brokers'], plan.get('mode', 'noise')) as node:
         await {'client': client, 'worker': worker}[plan['role']](node, plan)
 

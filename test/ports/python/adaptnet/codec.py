@@ -185,6 +185,8 @@ def read_frames(sealed, raw, mode):
         if at > len(sealed) or raw_at > len(raw):
             raise Failure('RECORD_MALFORMED')
         payload = raw[raw_at - length:raw_at] if flags & FLAG.RAW else sealed[body:at]
+        if kind == FRAME.REKEY and at < len(sealed):
+            raise Failure('FRAME_MALFORMED')
         if kind in KNOWN:
             yield Frame(kind, flags, sealed[body - envelope_length:body], payload)
         elif not flags & FLAG.OPTIONAL:

@@ -10,7 +10,7 @@ from .link import Link
 
 HANDSHAKE_S = LIMIT.HANDSHAKE_TIMEOUT_MS / 1000
 DIAL_FIRST_S, DIAL_MAX_S, ALIAS_S = 0.05, 0.5, 30
-TICK_S = 0.05
+TICK_S, REKEY_S = 0.05, 3300
 DRAIN_S = 30
 DIALS_MAX = 2 * LIMIT.BROKERS_MAX
 ALIVE = 1
@@ -25,6 +25,7 @@ class Connection:
         self.open, self.leaving, self.said_go_away = False, False, False
         self.suspect, self.requests, self.latency = False, 0, 0.0
         self.heard, self.pings, self.record_since = time.monotonic(), [], None
+        self.key_since = self.heard
 
     @property
     def usable(self):
@@ -95,6 +96,10 @@ class Connection:
                 return self.close('SLOW_WRITER')
             if self.writer.transport.get_write_buffer_size() > LIMIT.LINK_SEND_BYTES_MAX:
                 return self.close('SLOW_READER', reset=True)
+            if now - self.key_since > REKEY_S:
+                self.key_since = now
+                self.link.rekey()
+                self.flush()
             interval = (LIMIT.KEEPALIVE_BUSY_MS if self.requests else LIMIT.KEEPALIVE_IDLE_MS) / 1000
             if stopped:  # Whoever stood still reads first what has come meanwhile.
                 self.heard, self.pings = now, []
