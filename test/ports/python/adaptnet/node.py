@@ -4,7 +4,7 @@ import os
 import random
 import time
 
-from .codec import CODES, FRAME, LIMIT, SCHEMAS, Failure
+from .codec import CODES, FRAME, LIMIT, SCHEMAS, Failure, read_route, write_envelope
 from .identity import Identity
 from .link import Link
 
@@ -83,13 +83,17 @@ class Connection:
 
     async def _watch(self):
         """Keepalive, and the time that a handshake and a record may take."""
-        last = began = time.monotonic()
+        last, state = time.monotonic(), None
         while True:
             await asyncio.sleep(TICK_S)
             now = time.monotonic()
             stopped, last = now - last > 4 * TICK_S, now
+            if self.link.state != state:
+                state, since = self.link.state, now
             if not self.open:
-                if now - began > 2 * HANDSHAKE_S:
+                if now - since > HANDSHAKE_S and state == 'awaiting-welcome':
+                    return self.close('HANDSHAKE_TIMEOUT')
+                if now - since > HANDSHAKE_S:
                     return self.writer.transport.abort()
                 continue
             if self.record_since and now - self.record_since > self._record_time():
@@ -114,12 +118,12 @@ class Connection:
 
 
 class Node:
-    """A process in the net. A role adds what it takes to `takes` and `watchers`, and whether it is at work to `busy`."""
+    """A process in the net. A role adds what it takes to `takes` and `watchers`, and to `busy` whether it is at work."""
 
     def __init__(self, identity, brokers, mode='noise'):
         self.identity = identity if isinstance(identity, Identity) else Identity.load(identity)
         self.mode, self.address, self.session, self.counter = mode, self.identity.address, os.urandom(8), 0
-        self.takes = {FRAME.BROKERS: self._brokers, FRAME.GO_AWAY: self._go_away}
+        self.takes = {FRAME.BROKERS: self._brokers, FRAME.GO_AWAY: self._go_away, FRAME.REQUEST: self._refuse}
         self.watchers, self.busy, self.links, self.leaving, self.dials = [], [], {}, False, {}
         self.brokers = [broker.rsplit(':', 1) for broker in brokers]
 
@@ -202,6 +206,13 @@ class Node:
     def _go_away(self, connection, frame):
         connection.leaving = True
         connection.go_away()
+
+    def _refuse(self, connection, frame):
+        """What a node does that serves nothing (SPEC 6.5)."""
+        route, _ = read_route(frame.envelope)
+        body = {'code': CODES['NOT_STARTED'], 'retryAfter': 0, 'message': ''}
+        connection.send(FRAME.REJECT, SCHEMAS['reject'].encode(body), write_envelope(
+            id=self.id(), originalId=route['id'], receiver=route['sender'], sender=self.address))
 
     def _brokers(self, connection, frame):
         for broker in SCHEMAS['brokers'].decode(frame.payload)['brokers'][:LIMIT.BROKERS_MAX]:
