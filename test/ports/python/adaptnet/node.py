@@ -118,7 +118,7 @@ class Connection:
 
 
 class Node:
-    """A process in the net. A role adds what it takes to `takes` and `watchers`, and to `busy` whether it is at work."""
+    """A process in the net. A role adds what it takes to `takes` and `watchers`, and to `busy` whether it works."""
 
     def __init__(self, identity, brokers, mode='noise'):
         self.identity = identity if isinstance(identity, Identity) else Identity.load(identity)
