@@ -124,12 +124,12 @@ class Node:
         self.identity = identity if isinstance(identity, Identity) else Identity.load(identity)
         self.mode, self.address, self.session, self.counter = mode, self.identity.address, os.urandom(8), 0
         self.takes = {FRAME.BROKERS: self._brokers, FRAME.GO_AWAY: self._go_away, FRAME.REQUEST: self._refuse}
-        self.watchers, self.busy, self.links, self.leaving, self.dials = [], [], {}, False, {}
-        self.brokers = [broker.rsplit(':', 1) for broker in brokers]
+        self.watchers, self.busy, self.links, self.leaving = [], [], {}, False
+        self.brokers, self.known, self.dials = [broker.rsplit(':', 1) for broker in brokers], set(), []
 
     async def __aenter__(self):
         for host, port in self.brokers:
-            self._dial(host.strip('[]'), int(port))
+            self._dial([(host.strip('[]'), int(port))])
         return self
 
     async def __aexit__(self, *_):
@@ -154,25 +154,26 @@ class Node:
         for connection in connections:
             connection.close('BYE')
         await asyncio.gather(*(connection.writer.wait_closed() for connection in connections), return_exceptions=True)
-        for task in self.dials.values():
+        for task in self.dials:
             task.cancel()
-        await asyncio.gather(*self.dials.values(), return_exceptions=True)
+        await asyncio.gather(*self.dials, return_exceptions=True)
 
     def _done(self):
         """Whether nothing is under way, and no broker may still have sent something (SPEC 4.6)."""
         return not any(busy() for busy in self.busy) and all(link.leaving for link in self.links.values())
 
-    def _dial(self, host, port):
-        if (host, port) not in self.dials and len(self.dials) < DIALS_MAX:
-            self.dials[host, port] = asyncio.create_task(self._keep(host, port))
+    def _dial(self, places):
+        if places and self.known.isdisjoint(places) and len(self.dials) < DIALS_MAX:
+            self.known.update(places)
+            self.dials.append(asyncio.create_task(self._keep(places)))
 
-    async def _keep(self, host, port):
-        """Dials an address for as long as the node runs."""
+    async def _keep(self, places):
+        """Dials a broker for as long as the node runs: at the address that answered last, else at the next one."""
         pause = DIAL_FIRST_S
         while not self.leaving:
             connection = None
             try:
-                reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port), HANDSHAKE_S)
+                reader, writer = await asyncio.wait_for(asyncio.open_connection(*places[0]), HANDSHAKE_S)
                 connection = Connection(self, reader, writer)
                 await connection.run()
             except (OSError, asyncio.TimeoutError):
@@ -182,6 +183,8 @@ class Node:
                 pause = ALIAS_S
             elif connection and connection.link.state == 'open':
                 pause = DIAL_FIRST_S
+            else:
+                places = places[1:] + places[:1]
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, DIAL_MAX_S)
 
@@ -218,6 +221,5 @@ class Node:
         for broker in SCHEMAS['brokers'].decode(frame.payload)['brokers'][:LIMIT.BROKERS_MAX]:
             address = f"{broker['name']}/{broker['instance'].hex()}"
             if broker['state'] == ALIVE and address not in self.links:
-                for place in broker['addresses'][:LIMIT.ADDRESSES_MAX]:
-                    if not place['zone']:
-                        self._dial(place['host'], place['port'])
+                places = sorted(broker['addresses'][:LIMIT.ADDRESSES_MAX], key=lambda place: place['zone'])
+                self._dial([(place['host'], place['port']) for place in places])
