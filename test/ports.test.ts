@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import t from 'tap'
+import type { TestNet } from '../lib/testing.ts'
 import { Processes, until } from './command-fixture.ts'
 import { CALLS, Driven, PORT, PYTHON, PortNet, SERVICE, missing, sha256 } from './port-net.ts'
 
@@ -12,6 +13,7 @@ t.jobs = 2
 const skip = { skip: missing, buffered: true }
 const run = promisify(execFile)
 const ENDLESS = 1_000_000
+const linksLost = ({ brokers }: TestNet): number[] => brokers.map((broker) => broker.report().counters.linksClosed)
 const codeOf = (promise: Promise<unknown>): Promise<string> =>
   promise.then(
     () => 'replied',
@@ -29,6 +31,7 @@ for (const mode of ['noise', 'plain'] as const) {
     const ran = await ported.serve('worker')
     const client = await ported.python('client', { rekey: 50, calls: ENDLESS })
     await client.told('loaded')
+    test.same(linksLost(ported.net), [0, 0], 'new keys cost no link')
     await ported.net.stopBroker(ported.net.brokers[0]!)
     test.ok(await client.allReplied(), 'nothing is lost, and nothing wrong')
     test.equal(new Set(ran).size, ran.length, 'no request ran twice')
