@@ -10,7 +10,8 @@ import { CALLS, Driven, PORT, PYTHON, PortNet, SERVICE, missing, sha256 } from '
 
 // Most of them wait for something most of the time.
 t.jobs = 2
-const skip = { skip: missing, buffered: true }
+// An object for each: what is given is kept and changed by who runs the test.
+const options = (): { skip: string | false; buffered: boolean } => ({ skip: missing, buffered: true })
 const run = promisify(execFile)
 const ENDLESS = 1_000_000
 const linksLost = ({ brokers }: TestNet): number[] => brokers.map((broker) => broker.report().counters.linksClosed)
@@ -20,35 +21,43 @@ const codeOf = (promise: Promise<unknown>): Promise<string> =>
     (error: { code: string }) => error.code,
   )
 
-t.test('every vector of the levels of the port', skip, async (test) => {
+t.test('every vector of the levels of the port', options(), async (test) => {
   const { stdout } = await run(PYTHON, [join(PORT, 'check_vectors.py')]).catch((failure: { stdout: string }) => failure)
   test.match(stdout, /^\d{3,} passed, 0 failed, /)
 })
 
 for (const mode of ['noise', 'plain'] as const) {
-  t.test(`client of the port, worker of the library, ${mode}: a broker is killed under load`, skip, async (test) => {
-    const ported = await PortNet.start(test, mode)
-    const ran = await ported.serve('worker')
-    const client = await ported.python('client', { rekey: 50, calls: ENDLESS })
-    await client.told('loaded')
-    test.same(linksLost(ported.net), [0, 0], 'new keys cost no link')
-    await ported.net.stopBroker(ported.net.brokers[0]!)
-    test.ok(await client.allReplied(), 'nothing is lost, and nothing wrong')
-    test.equal(new Set(ran).size, ran.length, 'no request ran twice')
-  })
+  t.test(
+    `client of the port, worker of the library, ${mode}: a broker is killed under load`,
+    options(),
+    async (test) => {
+      const ported = await PortNet.start(test, mode)
+      const ran = await ported.serve('worker')
+      const client = await ported.python('client', { rekey: 50, calls: ENDLESS })
+      await client.told('loaded')
+      test.same(linksLost(ported.net), [0, 0], 'new keys cost no link')
+      await ported.net.stopBroker(ported.net.brokers[0]!)
+      test.ok(await client.allReplied(), 'nothing is lost, and nothing wrong')
+      test.equal(new Set(ran).size, ran.length, 'no request ran twice')
+    },
+  )
 
-  t.test(`client of the library, worker of the port, ${mode}: a broker is killed under load`, skip, async (test) => {
-    const ported = await PortNet.start(test, mode)
-    const worker = await ported.python('worker')
-    const replied = await ported.call(CALLS, () => void ported.net.stopBroker(ported.net.brokers[0]!))
-    test.equal(replied, CALLS)
-    worker.child.kill('SIGTERM')
-    const { runs, twice } = await worker.told('done')
-    test.same({ runs, twice }, { runs: CALLS, twice: 0 })
-  })
+  t.test(
+    `client of the library, worker of the port, ${mode}: a broker is killed under load`,
+    options(),
+    async (test) => {
+      const ported = await PortNet.start(test, mode)
+      const worker = await ported.python('worker')
+      const replied = await ported.call(CALLS, () => void ported.net.stopBroker(ported.net.brokers[0]!))
+      test.equal(replied, CALLS)
+      worker.child.kill('SIGTERM')
+      const { runs, twice } = await worker.told('done')
+      test.same({ runs, twice }, { runs: CALLS, twice: 0 })
+    },
+  )
 }
 
-t.test('both of the port: a broker drains, then a worker leaves, under load', skip, async (test) => {
+t.test('both of the port: a broker drains, then a worker leaves, under load', options(), async (test) => {
   const ported = await PortNet.start(test, 'noise')
   const [first, second] = [await ported.python('worker'), await ported.python('worker')]
   const client = await ported.python('client', { calls: ENDLESS })
@@ -62,7 +71,7 @@ t.test('both of the port: a broker drains, then a worker leaves, under load', sk
   test.match(runs, [{ twice: 0 }, { twice: 0 }], 'no worker ran anything twice')
 })
 
-t.test('a worker of the port: errors, duplicates, cancels', skip, async (test) => {
+t.test('a worker of the port: errors, duplicates, cancels', options(), async (test) => {
   const ported = await PortNet.start(test, 'noise')
   const worker = await ported.python('worker', { work: 0.3 })
   const node = await ported.net.connect('client')
@@ -76,7 +85,7 @@ t.test('a worker of the port: errors, duplicates, cancels', skip, async (test) =
   test.match(await worker.told('done'), { runs: 2, twice: 0 })
 })
 
-t.test('a client of the port tells what it knows of a request that failed', skip, async (test) => {
+t.test('a client of the port tells what it knows of a request that failed', options(), async (test) => {
   const ported = await PortNet.start(test, 'noise', 1)
   const node = await ported.net.connect('worker')
   await node.serve('never', () => new Promise<string>(() => undefined))
@@ -98,7 +107,7 @@ t.test('a client of the port tells what it knows of a request that failed', skip
   )
 })
 
-t.test('sealed end to end, by a worker of the library and one of the port', skip, async (test) => {
+t.test('sealed end to end, by a worker of the library and one of the port', options(), async (test) => {
   const ported = await PortNet.start(test, 'noise')
   const [calls, seal] = [300, 'required'] as const
   const { secrets, path } = await ported.serviceKeys()
@@ -121,7 +130,7 @@ t.test('sealed end to end, by a worker of the library and one of the port', skip
   test.comment(`${2 * calls} requests, ${Number(runs) + ran.length} runs`)
 })
 
-t.test('before the judge of the library', skip, async (test) => {
+t.test('before the judge of the library', options(), async (test) => {
   const processes = new Processes()
   const folder = join(test.testdir(), 'net')
   const driven: Driven[] = []
@@ -144,7 +153,7 @@ t.test('before the judge of the library', skip, async (test) => {
   await Promise.all([judged('worker', {}, '3.1', '3.2', '6.1', '6.5'), judged('client', endless, '6.2')])
 })
 
-t.test('by its commands, beside those of the library', skip, async (test) => {
+t.test('by its commands, beside those of the library', options(), async (test) => {
   const processes = new Processes()
   const folder = join(test.testdir(), 'mynet')
   test.teardown(() => processes.killAll())
