@@ -52,16 +52,19 @@ export class Driven {
     this.child.on('close', () => (this.#over = true))
   }
 
-  has(type: string): boolean {
-    return this.#told.some((event) => event.type === type)
-  }
-
   told(type: string): Promise<Told> {
     return until(`${type} of the port`, () => {
       const told = this.#told.find((event) => event.type === type)
       if (told === undefined && this.#over) throw new Error(`the port ended: ${JSON.stringify(this.#told)}`)
       return told
     })
+  }
+
+  /** Lets a client end what it does, and some calls more. */
+  async allReplied(): Promise<boolean> {
+    this.child.kill('SIGTERM')
+    const { asked, wrong, ends } = await this.told('done')
+    return wrong === 0 && JSON.stringify(ends) === JSON.stringify({ replied: asked })
   }
 
   async kill(): Promise<void> {

@@ -73,6 +73,8 @@ def record(vector, stream, file):
 
 def sealed_record(vector, stream, file):
     cipher = noise.Cipher(unhex(file['key']), vector['number'])
+    for _ in range(vector.get('rekeys', 0)):
+        cipher.rekey()
     return {'frames': read_records(b''.join(stream), cipher)[0]['sealed']}
 
 

@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 
-from adaptnet import Client, Failure, Node, Worker
+from adaptnet import Client, Failure, Node, Worker, link
 
 
 def tell(kind, **fields):
@@ -16,6 +16,10 @@ def tell(kind, **fields):
 async def client(node, plan):
     ends, wrong, started = collections.Counter(), 0, 0
     caller = Client(node)
+
+    def stop():
+        plan['calls'] = min(plan['calls'], started + 200)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
     while not node.links:
         await asyncio.sleep(0.005)
 
@@ -24,7 +28,7 @@ async def client(node, plan):
         while started < plan['calls']:
             started += 1
             payload = (b'%d ' % started) * plan.get('size', 1)
-            if started == plan['calls'] // 5:
+            if started == 200:
                 tell('loaded')
             try:
                 reply = await caller.call(plan['service'], payload, **plan['options'])
@@ -35,7 +39,7 @@ async def client(node, plan):
                 if ends.total() == 1:
                     tell('failed', code=failure.code, message=failure.message)
     await asyncio.gather(*(caller_in_turn() for _ in range(plan['concurrency'])))
-    tell('done', wrong=wrong, ends=ends)
+    tell('done', asked=started, wrong=wrong, ends=ends)
 
 
 async def worker(node, plan):
@@ -46,7 +50,7 @@ async def worker(node, plan):
         if payload == b'fail':
             raise ValueError('no such thing')
         await asyncio.sleep(plan.get('work', 0.004))
-        return hashlib.sha256(payload).digest()
+        return payload if plan['service'] == 'echo' else hashlib.sha256(payload).digest()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await Worker(node).serve(plan['service'], handler, **plan.get('options', {}))
@@ -57,6 +61,7 @@ async def worker(node, plan):
 
 
 async def main(plan):
+    link.REKEY_RECORDS = plan.get('rekey', link.REKEY_RECORDS)
     async with Node(plan['identity'], plan['brokers'], plan.get('mode', 'noise')) as node:
         await {'client': client, 'worker': worker}[plan['role']](node, plan)
 

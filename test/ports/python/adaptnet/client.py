@@ -77,11 +77,13 @@ class Client:
                 continue  # What cannot be verified, or sealed to, is no fault of the link.
 
     def _acknowledge(self):
-        """Without requests that would tell it, the workers are told what they may forget."""
+        """Without requests that would tell it, the workers are told by two brokers what they may forget."""
         if not self.calls and time.monotonic() - self.idle_since >= IDLE_S:
             for worker, connection in self.answered.items():
-                connection.send(FRAME.ACKNOWLEDGE, b'', write_envelope(
-                    id=self.node.id(), receiver=worker, sender=self.node.address, watermark=self.watermark()))
+                others = [other for other in self.node.links.values() if other is not connection]
+                for link in [connection, *others[:1]]:
+                    link.send(FRAME.ACKNOWLEDGE, b'', write_envelope(
+                        id=self.node.id(), receiver=worker, sender=self.node.address, watermark=self.watermark()))
             self.answered = {}
 
     def _answer(self, connection, frame):

@@ -16,7 +16,7 @@ RELAYED = range(FRAME.REQUEST, FRAME.ACKNOWLEDGE + 1)
 KNOWN = set(REGISTRY['frameTypes'].values()) - {FRAME.GOSSIP}
 ITEMS_MAX = 2048
 RECEIVER_BYTES_MAX = LIMIT.SERVICE_BYTES_MAX + 1 + LIMIT.JOURNAL_BYTES_MAX
-COUNTER_MAX = 2**53 - 2
+LONG_MAX = 2**53 - 2
 Frame = namedtuple('Frame', 'type flags envelope payload')
 
 
@@ -38,7 +38,7 @@ class Reader:
         self.at += length
         return self.data[self.at - length:self.at]
 
-    def varint(self, low=-2**63, high=2**63 - 1, width=10):
+    def varint(self, low=-LONG_MAX, high=LONG_MAX, width=10):
         number = 0
         for shift in range(0, 7 * width, 7):
             byte = self.take(1)[0]
@@ -106,7 +106,8 @@ class Avro:
     def read(self, schema, reader):
         kind = schema['type']
         if kind == 'record':
-            return {field['name']: self.read(field['type'], reader) for field in schema['fields']}
+            return {field['name']: field['default'] if 'default' in field and reader.at == len(reader.data)
+                    else self.read(field['type'], reader) for field in schema['fields']}
         if kind == 'array':
             items = []
             while count := reader.varint():
@@ -152,7 +153,7 @@ def read_route(data):
 
 def read_envelope(data):
     envelope, reader = read_route(data)
-    envelope['watermark'] = reader.varint(0, COUNTER_MAX, 8)
+    envelope['watermark'] = reader.varint(0, LONG_MAX, 8)
     envelope['delivery'] = reader.varint(0, 2**31 - 1, 8)
     envelope['headers'] = SCHEMAS['envelope'].read(HEADERS, reader)
     if len(envelope['headers']) > LIMIT.HEADERS_MAX:
@@ -185,6 +186,8 @@ def read_frames(sealed, raw, mode):
         if at > len(sealed) or raw_at > len(raw):
             raise Failure('RECORD_MALFORMED')
         payload = raw[raw_at - length:raw_at] if flags & FLAG.RAW else sealed[body:at]
+        if kind == FRAME.REKEY and at < len(sealed):
+            raise Failure('FRAME_MALFORMED')
         if kind in KNOWN:
             yield Frame(kind, flags, sealed[body - envelope_length:body], payload)
         elif not flags & FLAG.OPTIONAL:

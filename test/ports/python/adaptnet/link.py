@@ -12,7 +12,7 @@ MODES = REGISTRY['modes']
 KIND = REGISTRY['handshakeKinds']
 NODE, BROKER = REGISTRY['roles']['node'], REGISTRY['roles']['broker']
 FROM_BROKER = {*RELAYED, FRAME.GO_AWAY, FRAME.REGISTERED, FRAME.BROKERS, FRAME.SERVICE_KEYS}
-RAW_BYTES_MIN = 1024
+RAW_BYTES_MIN, REKEY_RECORDS = 1024, 1 << 20
 
 
 def expect(condition, code='HANDSHAKE_FAILED'):
@@ -59,6 +59,13 @@ class Link:
         sealed, raw = write_frame(kind, payload, envelope, flags)
         header = struct.pack('>II', len(sealed) + (16 if self.sending else 0), len(raw))
         self.out += header + (self.sending.seal(sealed, header) if self.sending else sealed) + raw
+        if self.sending and self.sending.number % REKEY_RECORDS == 0:
+            self.rekey()
+
+    def rekey(self):
+        if self.sending:
+            self.send(FRAME.REKEY)
+            self.sending.rekey()
 
     def _run(self):
         """The whole life of the connection, as a reader of what comes."""
@@ -81,6 +88,8 @@ class Link:
             expect(frame.type == FRAME.WELCOME, 'FRAME_UNEXPECTED')
             self.state = 'open'
             self.events.append(('open', self.peer))
+        elif frame.type == FRAME.REKEY and self.mode == 'noise':
+            self.receiving.rekey()
         elif frame.type == FRAME.PING:
             self.send(FRAME.PONG, frame.payload)
         elif frame.type != FRAME.PONG:

@@ -4,13 +4,13 @@ import os
 import random
 import time
 
-from .codec import CODES, FRAME, LIMIT, SCHEMAS, Failure
+from .codec import CODES, FRAME, LIMIT, SCHEMAS, Failure, read_route, write_envelope
 from .identity import Identity
 from .link import Link
 
 HANDSHAKE_S = LIMIT.HANDSHAKE_TIMEOUT_MS / 1000
 DIAL_FIRST_S, DIAL_MAX_S, ALIAS_S = 0.05, 0.5, 30
-TICK_S = 0.05
+TICK_S, REKEY_S = 0.05, 3300
 DRAIN_S = 30
 DIALS_MAX = 2 * LIMIT.BROKERS_MAX
 ALIVE = 1
@@ -25,6 +25,7 @@ class Connection:
         self.open, self.leaving, self.said_go_away = False, False, False
         self.suspect, self.requests, self.latency = False, 0, 0.0
         self.heard, self.pings, self.record_since = time.monotonic(), [], None
+        self.key_since = self.heard
 
     @property
     def usable(self):
@@ -82,19 +83,27 @@ class Connection:
 
     async def _watch(self):
         """Keepalive, and the time that a handshake and a record may take."""
-        last = began = time.monotonic()
+        last, state = time.monotonic(), None
         while True:
             await asyncio.sleep(TICK_S)
             now = time.monotonic()
             stopped, last = now - last > 4 * TICK_S, now
+            if self.link.state != state:
+                state, since = self.link.state, now
             if not self.open:
-                if now - began > 2 * HANDSHAKE_S:
+                if now - since > HANDSHAKE_S and state == 'awaiting-welcome':
+                    return self.close('HANDSHAKE_TIMEOUT')
+                if now - since > HANDSHAKE_S:
                     return self.writer.transport.abort()
                 continue
             if self.record_since and now - self.record_since > self._record_time():
                 return self.close('SLOW_WRITER')
             if self.writer.transport.get_write_buffer_size() > LIMIT.LINK_SEND_BYTES_MAX:
                 return self.close('SLOW_READER', reset=True)
+            if now - self.key_since > REKEY_S:
+                self.key_since = now
+                self.link.rekey()
+                self.flush()
             interval = (LIMIT.KEEPALIVE_BUSY_MS if self.requests else LIMIT.KEEPALIVE_IDLE_MS) / 1000
             if stopped:  # Whoever stood still reads first what has come meanwhile.
                 self.heard, self.pings = now, []
@@ -109,18 +118,18 @@ class Connection:
 
 
 class Node:
-    """A process in the net. A role adds what it takes to `takes` and `watchers`, and whether it is at work to `busy`."""
+    """A process in the net. A role adds what it takes to `takes` and `watchers`, and to `busy` whether it works."""
 
     def __init__(self, identity, brokers, mode='noise'):
         self.identity = identity if isinstance(identity, Identity) else Identity.load(identity)
         self.mode, self.address, self.session, self.counter = mode, self.identity.address, os.urandom(8), 0
-        self.takes = {FRAME.BROKERS: self._brokers, FRAME.GO_AWAY: self._go_away}
-        self.watchers, self.busy, self.links, self.leaving, self.dials = [], [], {}, False, {}
-        self.brokers = [broker.rsplit(':', 1) for broker in brokers]
+        self.takes = {FRAME.BROKERS: self._brokers, FRAME.GO_AWAY: self._go_away, FRAME.REQUEST: self._refuse}
+        self.watchers, self.busy, self.links, self.leaving = [], [], {}, False
+        self.brokers, self.known, self.dials = [broker.rsplit(':', 1) for broker in brokers], set(), []
 
     async def __aenter__(self):
         for host, port in self.brokers:
-            self._dial(host.strip('[]'), int(port))
+            self._dial([(host.strip('[]'), int(port))])
         return self
 
     async def __aexit__(self, *_):
@@ -145,25 +154,26 @@ class Node:
         for connection in connections:
             connection.close('BYE')
         await asyncio.gather(*(connection.writer.wait_closed() for connection in connections), return_exceptions=True)
-        for task in self.dials.values():
+        for task in self.dials:
             task.cancel()
-        await asyncio.gather(*self.dials.values(), return_exceptions=True)
+        await asyncio.gather(*self.dials, return_exceptions=True)
 
     def _done(self):
         """Whether nothing is under way, and no broker may still have sent something (SPEC 4.6)."""
         return not any(busy() for busy in self.busy) and all(link.leaving for link in self.links.values())
 
-    def _dial(self, host, port):
-        if (host, port) not in self.dials and len(self.dials) < DIALS_MAX:
-            self.dials[host, port] = asyncio.create_task(self._keep(host, port))
+    def _dial(self, places):
+        if places and self.known.isdisjoint(places) and len(self.dials) < DIALS_MAX:
+            self.known.update(places)
+            self.dials.append(asyncio.create_task(self._keep(places)))
 
-    async def _keep(self, host, port):
-        """Dials an address for as long as the node runs."""
+    async def _keep(self, places):
+        """Dials a broker for as long as the node runs: at the address that answered last, else at the next one."""
         pause = DIAL_FIRST_S
         while not self.leaving:
             connection = None
             try:
-                reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port), HANDSHAKE_S)
+                reader, writer = await asyncio.wait_for(asyncio.open_connection(*places[0]), HANDSHAKE_S)
                 connection = Connection(self, reader, writer)
                 await connection.run()
             except (OSError, asyncio.TimeoutError):
@@ -173,6 +183,8 @@ class Node:
                 pause = ALIAS_S
             elif connection and connection.link.state == 'open':
                 pause = DIAL_FIRST_S
+            else:
+                places = places[1:] + places[:1]
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, DIAL_MAX_S)
 
@@ -198,10 +210,16 @@ class Node:
         connection.leaving = True
         connection.go_away()
 
+    def _refuse(self, connection, frame):
+        """What a node does that serves nothing (SPEC 6.5)."""
+        route, _ = read_route(frame.envelope)
+        body = {'code': CODES['NOT_STARTED'], 'retryAfter': 0, 'message': ''}
+        connection.send(FRAME.REJECT, SCHEMAS['reject'].encode(body), write_envelope(
+            id=self.id(), originalId=route['id'], receiver=route['sender'], sender=self.address))
+
     def _brokers(self, connection, frame):
         for broker in SCHEMAS['brokers'].decode(frame.payload)['brokers'][:LIMIT.BROKERS_MAX]:
             address = f"{broker['name']}/{broker['instance'].hex()}"
             if broker['state'] == ALIVE and address not in self.links:
-                for place in broker['addresses'][:LIMIT.ADDRESSES_MAX]:
-                    if not place['zone']:
-                        self._dial(place['host'], place['port'])
+                places = sorted(broker['addresses'][:LIMIT.ADDRESSES_MAX], key=lambda place: place['zone'])
+                self._dial([(place['host'], place['port']) for place in places])

@@ -52,6 +52,10 @@ class Cipher:
         self.number += 1
         return data
 
+    def rekey(self):
+        zeros = ChaCha20Poly1305(self.key).encrypt(bytes(4) + b'\xff' * 8, bytes(32), None)
+        self.key = zeros[:32]
+
 
 class Handshake:
     """One side of XX: write() and read() take turns; then ciphers() gives those of the initiator and the responder."""
