@@ -37,6 +37,7 @@ import type { ErrorCode } from '../protocol/errors.ts'
 import { chooseVersion, decodePreamble, decodeRefusal } from '../protocol/preamble.ts'
 import { Route, patchTimeToLive } from '../protocol/route.ts'
 import { codeOf } from './identity-fixture.ts'
+import { dissectorText } from './vectors/dissector.ts'
 import { hexed, unhexed } from './vectors/bodies.ts'
 import { vectorPath, vectorTexts } from './vectors/generate.ts'
 import { hchacha20, root } from './vectors/independent-codec.ts'
@@ -59,6 +60,8 @@ t.test('the files are what generate makes', async (t) => {
     t.ok(text === readFileSync(vectorPath(name), 'utf8'), `${name}.json; run node build/test/vectors/generate.js`)
   const spec = readFileSync(join(root, 'SPEC.md'), 'utf8')
   t.ok(withSession(spec) === spec, 'section 17 of SPEC.md; run node build/test/vectors/generate.js')
+  const dissector = readFileSync(join(root, 'protocol/adaptnet.lua'), 'utf8')
+  t.ok(dissectorText() === dissector, 'adaptnet.lua; run node build/test/vectors/generate.js')
 })
 
 t.test('preamble', async (t) => {
