@@ -14,9 +14,6 @@ import { Laboratory, expectPlantable } from './laboratory.ts'
 import type { Mutant } from './simulation/planted-bugs.ts'
 import { sectionsOf } from './spec-tables.ts'
 
-/** The whole run may take this long on a machine with nothing else to do. */
-const RUN_MS_MAX = 20_000
-
 interface Told {
   code: number
   out: string[]
@@ -94,12 +91,8 @@ t.test('this broker passes every case, in both modes; so do the worker and the c
   const identities = ['worker', 'client'].map((name) => join(folder, `${name}.identity`))
   await writeIdentity(identities[0] as string, plain.identity('judge-worker', { serves: ['conformance.*'], calls: [] }))
   await writeIdentity(identities[1] as string, plain.identity('judge-client', { serves: [], calls: ['conformance.*'] }))
-  const beganMs = performance.now()
   const report = join(folder, 'junit.xml')
-  const inNoise = run(net.endpoints[0] as string, '--net', folder, '--json', '--junit', report).then((told) => {
-    t.ok(performance.now() - beganMs < RUN_MS_MAX, `within ${RUN_MS_MAX} ms`)
-    return told
-  })
+  const inNoise = run(net.endpoints[0] as string, '--net', folder, '--json', '--junit', report)
   const options = identities.flatMap((path) => ['--identity', path])
   const inPlain = run(plain.endpoints[0] as string, '--plain', ...options, '--json')
   // Each case that breaks a link waits until the node dials again: the cases of links are tried in part, for both.

@@ -1,7 +1,9 @@
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { inspect } from '../lib/cli/inspect.ts'
 import { admit, createAuthority } from '../lib/identity/identity.ts'
+import { CipherState } from '../lib/identity/noise.ts'
 import { ClientSeal, ReplyKind, WorkerSeal } from '../lib/identity/sealing.ts'
 import { nextServiceEpoch, openServiceKey } from '../lib/identity/service-key.ts'
 import { sodiumRandom } from '../lib/identity/sodium.ts'
@@ -237,6 +239,66 @@ t.test('hexadecimal text with white space, files of text and of bytes', async (t
   const neither = await run('abc')
   t.equal(neither.code, 2)
   t.match(neither.err.join(), /"abc" is neither hexadecimal text nor a file to read/)
+})
+
+t.test('dumps with offsets, as other programs print them', async (t) => {
+  const { out } = await inspected(stream)
+  const rows = Array.from({ length: Math.ceil(stream.length / 16) }, (_, index) =>
+    stream.subarray(index * 16, index * 16 + 16),
+  )
+  const hexOf = (bytes: Buffer, group: RegExp): string => bytes.toString('hex').replaceAll(group, '$& ').trimEnd()
+  const text = (bytes: Buffer): string => bytes.toString('latin1').replaceAll(/[^ -~]/g, '.')
+  const offset = (index: number, digits: number): string => (index * 16).toString(16).padStart(digits, '0')
+  const dumps = {
+    xxd: rows.map((row, at) => `${offset(at, 8)}: ${hexOf(row, /..../g).padEnd(39)}  ${text(row)}`),
+    hexdump: [
+      ...rows.map((row, at) => {
+        const [left, right] = [row.subarray(0, 8), row.subarray(8)].map((half) => hexOf(half, /../g))
+        return `${offset(at, 8)}  ${`${left}  ${right}`.padEnd(48)}  |${text(row)}|`
+      }),
+      stream.length.toString(16).padStart(8, '0'),
+    ],
+    tcpdump: rows.map((row, at) => `\t0x${offset(at, 4)}:  ${hexOf(row, /..../g)}`),
+  }
+  for (const [name, lines] of Object.entries(dumps)) {
+    const dir = t.testdir({ dump: `${lines.join('\n')}\n` })
+    t.same((await run(join(dir, 'dump'))).out, out, name)
+  }
+  const torn = t.testdir({ dump: [dumps.xxd[0], ...dumps.xxd.slice(2)].join('\n') })
+  t.equal((await run(join(torn, 'dump'))).code, 1, 'a dump with a hole is none: its bytes are taken as they are')
+})
+
+t.test('with a key, records are shown in the clear, from the first or from any on, over REKEY', async (t) => {
+  const vectors = new URL('protocol/vectors/handshake.json', import.meta.resolve('adaptnet/package.json'))
+  const { recorded, vectors: list } = JSON.parse(readFileSync(vectors, 'utf8')) as {
+    recorded: { diallerKey: string; acceptorKey: string }
+    vectors: { bytes: string }[]
+  }
+  const keys = ['--key', recorded.diallerKey, '--key', recorded.acceptorKey]
+  const first = Buffer.from(list[0]?.bytes ?? '', 'hex')
+  t.match((await inspected(first)).out.join('\n'), /sealed: 16 bytes of frames and a tag, encrypted/)
+  const { code, out } = await inspected(first, ...keys)
+  t.equal(code, 0)
+  t.match(out.join('\n'), /opened: record 0, 16 bytes of frames\n.*frame PING[^]*echo: 8 bytes\n.*tag/)
+
+  const key = Buffer.alloc(32, 9)
+  const cipher = new CipherState()
+  cipher.initializeKey(key)
+  cipher.setNonce(7_000)
+  const seal = (frames: Buffer): Buffer => {
+    const header = Buffer.alloc(8)
+    writeRecordHeader(header, 0, frames.length + 16, 0)
+    return Buffer.concat([header, cipher.encryptWithAd(header, frames)])
+  }
+  const before = seal(Buffer.concat([frame(FrameType.PING, Buffer.from('before')), frame(FrameType.REKEY, none)]))
+  cipher.rekey()
+  const late = Buffer.concat([before, seal(frame(FrameType.REQUEST, Buffer.from('x'), envelope))])
+  const shown = (await inspected(late, '--as', 'record', '--key', key.toString('hex'))).out.join('\n')
+  t.match(shown, /opened: record 7000[^]*REKEY[^]*opened: record 7001[^]*receiver: "upper"/)
+  const other = await inspected(late, '--as', 'record', '--key', Buffer.alloc(32, 8).toString('hex'))
+  t.equal(other.code, 0)
+  t.notMatch(other.out.join('\n'), /opened/, 'a key of another link opens nothing')
+  t.match(await run('--key', 'abcd', '00'), { code: 2, err: [/--key is 32 bytes/] })
 })
 
 t.test('what cannot be right: its offset and its code', async (t) => {

@@ -114,6 +114,8 @@ t.test('what the registry says of frames is what SPEC.md says, and bodies have s
   })
   t.same(Object.fromEntries(rows), registry.frames)
   t.same(Object.keys(registry.frames), Object.keys(registry.frameTypes))
+  const duties = tableOf(tables, '16', 'Frame').rows.map(([frame]) => frame as string)
+  t.same(duties.sort(), Object.keys(registry.frameTypes).sort(), 'SPEC 16 tells what each role does with each frame')
   for (const [frame, { body, carries }] of Object.entries(registry.frames)) {
     t.equal(body !== null, carries.includes('body'), `${frame} ${carries}`)
     if (body !== null) t.ok(existsSync(join(root, `protocol/schemas/${body}.avsc`)), `${frame}: ${body}.avsc`)

@@ -1,5 +1,5 @@
 /** All of `protocol/vectors/` against the codec and the machines; noise.json has its own test. */
-import { readFileSync } from 'node:fs'
+import { readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { CipherState } from '../lib/identity/cipher-state.ts'
@@ -37,6 +37,8 @@ import type { ErrorCode } from '../protocol/errors.ts'
 import { chooseVersion, decodePreamble, decodeRefusal } from '../protocol/preamble.ts'
 import { Route, patchTimeToLive } from '../protocol/route.ts'
 import { codeOf } from './identity-fixture.ts'
+import { sectionsOf } from './spec-tables.ts'
+import { dissectorText } from './vectors/dissector.ts'
 import { hexed, unhexed } from './vectors/bodies.ts'
 import { vectorPath, vectorTexts } from './vectors/generate.ts'
 import { hchacha20, root } from './vectors/independent-codec.ts'
@@ -59,6 +61,24 @@ t.test('the files are what generate makes', async (t) => {
     t.ok(text === readFileSync(vectorPath(name), 'utf8'), `${name}.json; run node build/test/vectors/generate.js`)
   const spec = readFileSync(join(root, 'SPEC.md'), 'utf8')
   t.ok(withSession(spec) === spec, 'section 17 of SPEC.md; run node build/test/vectors/generate.js')
+  const dissector = readFileSync(join(root, 'protocol/adaptnet.lua'), 'utf8')
+  t.ok(dissectorText() === dissector, 'adaptnet.lua; run node build/test/vectors/generate.js')
+})
+
+t.test('every vector has a level and a section of SPEC.md', async (t) => {
+  const sections = sectionsOf(readFileSync(join(root, 'SPEC.md'), 'utf8'))
+  const levels = ['codec', 'link', 'client', 'worker', 'broker', 'gossip']
+  const files = readdirSync(join(root, 'protocol/vectors')).filter((name) => name.endsWith('.json'))
+  for (const name of files) {
+    const { vectors, ...file } = JSON.parse(readFileSync(join(root, 'protocol/vectors', name), 'utf8')) as {
+      vectors: { level?: string; spec?: string }[]
+      level?: string
+      spec?: string
+    }
+    const tagged = (level = file.level ?? '', spec = file.spec ?? ''): boolean =>
+      levels.includes(level) && sections.includes(spec)
+    t.ok(vectors.length > 0 && vectors.every(({ level, spec }) => tagged(level, spec)), name)
+  }
 })
 
 t.test('preamble', async (t) => {

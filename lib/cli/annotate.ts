@@ -11,20 +11,24 @@ import type { BodyKind, BodyPlace } from './annotate-body.ts'
 import { annotateSealed } from './annotate-sealed.ts'
 import { CaptureError, nameOf } from './capture.ts'
 import type { Take } from './capture.ts'
+import type { RecordOpener } from './record-opener.ts'
 
 /** What the bytes are said to begin with; `stream` is one direction of a connection, from its first byte on. */
 export type CaptureKind = 'stream' | 'record' | 'frame' | 'envelope' | 'certificate' | 'hello'
 export const CAPTURE_KINDS: readonly CaptureKind[] = ['stream', 'record', 'frame', 'envelope', 'certificate', 'hello']
 
-/** Calls `take` for each piece, in order. @throws CaptureError at the first byte that cannot be right */
-export function annotate(bytes: Buffer, kind: CaptureKind, take: Take): void {
+/**
+ * Calls `take` for each piece, in order. Boxes that `opener` opens are decrypted in place: the notes tell of what they hold.
+ * @throws CaptureError at the first byte that cannot be right
+ */
+export function annotate(bytes: Buffer, kind: CaptureKind, take: Take, opener: RecordOpener | null = null): void {
   const end = bytes.length
   if (end === 0) throw new CaptureError('NOT_ADAPTNET', 0, 'there are no bytes')
   switch (kind) {
     case 'stream':
-      return annotateStream(bytes, take)
+      return annotateStream(bytes, take, opener)
     case 'record':
-      return annotateRecords(bytes, 0, 'plain', take)
+      return annotateRecords(bytes, 0, opener === null ? 'plain' : 'sealed', take, opener)
     case 'frame': {
       const frame = annotateFrame(bytes, { at: 0, end, rawAt: null, depth: 0 }, take)
       const { next, raw } = frame
@@ -49,7 +53,7 @@ export function annotate(bytes: Buffer, kind: CaptureKind, take: Take): void {
 
 // --- a connection
 
-function annotateStream(bytes: Buffer, take: Take): void {
+function annotateStream(bytes: Buffer, take: Take, opener: RecordOpener | null): void {
   let at = 0
   let mode: number | null = null
   const dialler = bytes[0] === 'A'.charCodeAt(0)
@@ -79,7 +83,7 @@ function annotateStream(bytes: Buffer, take: Take): void {
       )
     break
   }
-  if (at < bytes.length) annotateRecords(bytes, at, protectionOf(bytes, at, mode), take)
+  if (at < bytes.length) annotateRecords(bytes, at, protectionOf(bytes, at, mode), take, opener)
 }
 
 function isKind(byte: number | undefined): boolean {
@@ -148,12 +152,24 @@ function protectionOf(bytes: Buffer, at: number, mode: number | null): Protectio
   return frameAt === end ? 'plain' : 'sealed'
 }
 
-function annotateRecords(bytes: Buffer, start: number, protection: Protection, take: Take): void {
+function annotateRecords(
+  bytes: Buffer,
+  start: number,
+  protection: Protection,
+  take: Take,
+  opener: RecordOpener | null,
+): void {
   let at = start
-  while (at < bytes.length) at = annotateRecord(bytes, at, protection, take)
+  while (at < bytes.length) at = annotateRecord(bytes, at, protection, take, opener)
 }
 
-function annotateRecord(bytes: Buffer, at: number, protection: Protection, take: Take): number {
+function annotateRecord(
+  bytes: Buffer,
+  at: number,
+  protection: Protection,
+  take: Take,
+  opener: RecordOpener | null,
+): number {
   const start = at + wire.RECORD_HEADER_BYTES
   if (start > bytes.length) throw truncated('RECORD_MALFORMED', 'record', at, wire.RECORD_HEADER_BYTES, bytes.length)
   const sealed = readU32(bytes, at)
@@ -174,6 +190,18 @@ function annotateRecord(bytes: Buffer, at: number, protection: Protection, take:
     if (sealed < wire.TAG_BYTES) throw new CaptureError('RECORD_MALFORMED', at, 'a sealed record without a tag')
     if (end > bytes.length) throw truncated('RECORD_MALFORMED', 'record', start, sealed + raw, bytes.length)
     const boxed = sealed - wire.TAG_BYTES
+    const number = opener?.open(bytes, start, sealedEnd, Buffer.from(bytes.subarray(at, start))) ?? null
+    if (number !== null) {
+      take({ offset: start, length: 0, depth: 1, name: 'opened', value: `record ${number}, ${boxed} bytes of frames` })
+      const type = annotateFrames(
+        bytes,
+        { start, end: sealedEnd - wire.TAG_BYTES, rawAt: sealedEnd, rawEnd: end },
+        take,
+      )
+      take({ offset: sealedEnd - wire.TAG_BYTES, length: wire.TAG_BYTES, depth: 1, name: 'tag', value: '' })
+      if (type === wire.FrameType.REKEY) opener?.rekey()
+      return end
+    }
     take({
       offset: start,
       length: sealed,
@@ -191,20 +219,29 @@ function annotateRecord(bytes: Buffer, at: number, protection: Protection, take:
       })
     return end
   }
+  annotateFrames(bytes, { start, end: sealedEnd, rawAt: sealedEnd, rawEnd: end }, take)
+  return end
+}
+
+/** The frames of one record in the clear; gives the type of the last. */
+function annotateFrames(
+  bytes: Buffer,
+  { start, end, rawAt: rawStart, rawEnd }: { start: number; end: number; rawAt: number; rawEnd: number },
+  take: Take,
+): number {
   let frameAt = start
-  let rawAt = sealedEnd
-  while (frameAt < sealedEnd) {
-    const frame = annotateFrame(bytes, { at: frameAt, end: sealedEnd, rawAt, depth: 1 }, take)
+  let rawAt = rawStart
+  let type = 0
+  while (frameAt < end) {
+    const frame = annotateFrame(bytes, { at: frameAt, end, rawAt, depth: 1 }, take)
     frameAt = frame.next
-    if (frame.raw > 0) {
-      const rawEnd = Math.min(end, bytes.length)
-      annotateRaw(bytes, frame, { at: rawAt, end: rawEnd, depth: 2 }, take)
-    }
+    type = frame.type
+    if (frame.raw > 0) annotateRaw(bytes, frame, { at: rawAt, end: Math.min(rawEnd, bytes.length), depth: 2 }, take)
     rawAt += frame.raw
   }
-  if (rawAt !== end)
-    throw new CaptureError('RECORD_MALFORMED', rawAt, `${end - rawAt} raw bytes that no frame announces`)
-  return end
+  if (rawAt !== rawEnd)
+    throw new CaptureError('RECORD_MALFORMED', rawAt, `${rawEnd - rawAt} raw bytes that no frame announces`)
+  return type
 }
 
 function annotateRaw(

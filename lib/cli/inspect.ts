@@ -1,5 +1,6 @@
-/** `adaptnet inspect`: lists what captured bytes say. It needs no net and no identity, and opens no box. */
+/** `adaptnet inspect`: lists what captured bytes say. It needs no net and no identity; boxes it opens with keys only. */
 import { createReadStream, existsSync } from 'node:fs'
+import { KEY_BYTES } from '../../protocol/constants.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import { CAPTURE_KINDS, annotate } from './annotate.ts'
 import type { CaptureKind } from './annotate.ts'
@@ -7,6 +8,8 @@ import { CaptureError } from './capture.ts'
 import type { Note } from './capture.ts'
 import type { CommandIo } from './command.ts'
 import { ExitCode, UsageError, runCommand } from './command.ts'
+import { fromHex } from './hex-dump.ts'
+import { RecordOpener } from './record-opener.ts'
 
 const CAPTURE_BYTES_MAX = 64 * 1_048_576
 const HEX_PER_LINE = 16
@@ -17,14 +20,17 @@ const HEX_COLUMNS = HEX_PER_LINE * 3 - 1
 
 const SHAPE = {
   operands: ['[HEX | FILE]'],
-  options: { as: { type: 'string' }, json: { type: 'boolean' } },
-  usage: `usage: adaptnet inspect [HEX | FILE] [--as KIND] [--json]
+  options: { as: { type: 'string' }, key: { type: 'string', multiple: true }, json: { type: 'boolean' } },
+  usage: `usage: adaptnet inspect [HEX | FILE] [--as KIND] [--key HEX]... [--json]
 
 Lists what captured bytes say: offset, bytes, meaning. They are given as hexadecimal text, or as a file or standard input
-of such text or of the bytes themselves: one direction of a connection, from its first byte or from a record on.
-What is encrypted is shown by its lengths.
+of such text, of a dump (xxd, hexdump -C, tcpdump -x) or of the bytes themselves: one direction of a connection, from its
+first byte or from a record on. What is encrypted is shown by its lengths, unless a key opens it. Captures of whole
+networks are for Wireshark, with protocol/adaptnet.lua.
 
   --as KIND           what the bytes are: ${CAPTURE_KINDS.join(', ')}
+  --key HEX           a key of the link, 32 bytes: records that it opens are shown in the clear, as they were before.
+                      The keys of both directions may be given; whoever wrote the handshake has them
   --json              print one JSON object per line
 
 example: adaptnet inspect 41444150544e455401010200`,
@@ -36,13 +42,14 @@ export function inspect(args: string[], io: CommandIo): Promise<number> {
     const kind = (values.as ?? 'stream') as CaptureKind
     if (!CAPTURE_KINDS.includes(kind)) throw new UsageError(`--as is one of ${CAPTURE_KINDS.join(', ')}, not '${kind}'`)
     const asJson = values.json === true
+    const keys = (values.key ?? []).map(keyOf)
     const bytes = await readCapture(operands[0])
     const show = (note: Note): void => {
       if (asJson) io.out(JSON.stringify(asObject(note, bytes)))
       else for (const line of asLines(note, bytes)) io.out(line)
     }
     try {
-      annotate(bytes, kind, show)
+      annotate(bytes, kind, show, keys.length === 0 ? null : new RecordOpener(keys))
     } catch (error) {
       if (!(error instanceof CaptureError)) throw error
       const { code, offset, message } = error
@@ -82,12 +89,10 @@ async function readCapture(operand: string | undefined): Promise<Buffer> {
   return fromHex(bytes.toString('latin1')) ?? bytes
 }
 
-/** Null for what is not hexadecimal text: pairs of digits, with white space anywhere. */
-function fromHex(text: string): Buffer | null {
-  const digits = text.replace(/\s+/g, '')
-  return digits.length > 0 && digits.length % 2 === 0 && /^[0-9a-fA-F]+$/.test(digits)
-    ? Buffer.from(digits, 'hex')
-    : null
+function keyOf(text: string): Buffer {
+  const key = fromHex(text)
+  if (key?.length !== KEY_BYTES) throw new UsageError(`--key is ${KEY_BYTES} bytes in hexadecimal digits`)
+  return key
 }
 
 function asObject(note: Note, bytes: Buffer): Record<string, unknown> {

@@ -1,13 +1,14 @@
 /**
- * Makes `protocol/vectors/*.json` (all but noise.json, which is others' data) and section 17 of SPEC.md. `--check` writes
- * nothing and exits 1 when one differs from what it would be.
+ * Makes `protocol/vectors/*.json` (all but noise.json, which is others' data), section 17 of SPEC.md and the dissector
+ * `protocol/adaptnet.lua`. `--check` writes nothing and exits 1 when one differs from what it would be.
  */
-import { readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { beaconVectors } from './beacons.ts'
 import { controlVectors } from './bodies.ts'
 import { certificateVectors } from './certificates.ts'
+import { dissectorText } from './dissector.ts'
 import { envelopeVectors } from './envelopes.ts'
 import { boxVectors, frameVectors, handshakeMessageVectors, preambleVectors, recordVectors } from './formats.ts'
 import { handshakeVectors } from './handshakes.ts'
@@ -49,9 +50,10 @@ function main(): void {
   const spec = join(root, 'SPEC.md')
   const made = new Map([...vectorTexts()].map(([name, text]) => [vectorPath(name), text]))
   made.set(spec, withSession(readFileSync(spec, 'utf8')))
+  made.set(join(root, 'protocol/adaptnet.lua'), dissectorText())
   for (const [path, text] of made) {
     if (!check) writeFileSync(path, text)
-    else if (readFileSync(path, 'utf8') !== text) {
+    else if (!existsSync(path) || readFileSync(path, 'utf8') !== text) {
       process.stderr.write(`${path} differs: run node build/test/vectors/generate.js\n`)
       process.exitCode = 1
     }

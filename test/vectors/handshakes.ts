@@ -17,6 +17,9 @@ import type { XxOutput } from './independent-codec.ts'
 import { VectorList } from './vector.ts'
 import type { VectorFile } from './vector.ts'
 
+export const helloOf = (side: 'dialler' | 'acceptor'): Buffer =>
+  body('hello', unhexed(side === 'dialler' ? DIALLER_HELLO : ACCEPTOR_HELLO) as object)
+
 const NOTHING = Buffer.alloc(0)
 const CODE = { FRAME_UNEXPECTED: 13, HANDSHAKE_FAILED: 4, MODE_REFUSED: 3, UNAUTHORIZED: 6 }
 const ADDRESSES: { host: string; port: number; zone: string }[] = [{ host: '127.0.0.1', port: 7_411, zone: '' }]
@@ -240,6 +243,12 @@ export function handshakeVectors(): VectorFile {
     recorded: {
       prologue: hex(preamble(1, 1, 1)),
       messages: [first, second, third].map(hex),
+      steps: good.steps.map(({ after, hash, chainingKey, key }) => ({
+        after,
+        hash: hex(hash),
+        chainingKey: hex(chainingKey),
+        key: key === null ? null : hex(key),
+      })),
       handshakeHash: hex(good.handshakeHash),
       diallerKey: hex(good.diallerKey),
       acceptorKey: hex(good.acceptorKey),

@@ -200,7 +200,18 @@ export interface XxInput {
   payloads: readonly [Uint8Array, Uint8Array, Uint8Array]
 }
 
+/** What the two sides have in common behind a step of the handshake. */
+export interface XxStep {
+  /** The token or the payload that was just sent and mixed in. */
+  after: string
+  hash: Buffer
+  chainingKey: Buffer
+  /** Null before there is one. */
+  key: Buffer | null
+}
+
 export interface XxOutput {
+  steps: XxStep[]
   messages: [Buffer, Buffer, Buffer]
   handshakeHash: Buffer
   diallerKey: Buffer
@@ -228,27 +239,44 @@ export function noiseXx({ prologue, dialler, acceptor, payloads }: XxInput): XxO
     mixHash(ciphertext)
     return ciphertext
   }
+  const steps: XxStep[] = []
+  const note = (after: string): void => {
+    steps.push({ after, hash, chainingKey, key })
+  }
   const e = publicKey('x25519', dialler.ephemeralSecret)
   const re = publicKey('x25519', acceptor.ephemeralSecret)
   const s = publicKey('x25519', dialler.staticSecret)
   const rs = publicKey('x25519', acceptor.staticSecret)
 
+  note('the name of the protocol')
   mixHash(prologue)
+  note('prologue')
   mixHash(e)
+  note('message 1: e')
   const first = join0(e, encrypt(payloads[0]))
+  note('message 1: payload')
 
   mixHash(re)
+  note('message 2: e')
   mixKey(dh(acceptor.ephemeralSecret, e))
+  note('message 2: ee')
   const sealedRs = encrypt(rs)
+  note('message 2: s')
   mixKey(dh(acceptor.staticSecret, e))
+  note('message 2: es')
   const second = join0(re, sealedRs, encrypt(payloads[1]))
+  note('message 2: payload')
 
   const sealedS = encrypt(s)
+  note('message 3: s')
   mixKey(dh(dialler.staticSecret, re))
+  note('message 3: se')
   const third = join0(sealedS, encrypt(payloads[2]))
+  note('message 3: payload')
 
   const [diallerKey, acceptorKey] = hkdf(chainingKey, NOTHING)
   return {
+    steps,
     messages: [first, second, third],
     handshakeHash: hash,
     diallerKey: diallerKey.subarray(0, 32),

@@ -106,6 +106,11 @@ export class Peer {
     return Buffer.concat([header, sealed, raw])
   }
 
+  /** What is sent from now on is sealed with the next key (SPEC 4.5). */
+  rekey(): void {
+    this.#greeted.send.rekey()
+  }
+
   newId(): Buffer {
     const id = Buffer.alloc(ID_BYTES)
     id.set(this.#session)
@@ -185,6 +190,7 @@ export class Peer {
 
   #take(frame: Heard): void {
     this.#said.push(told(frame))
+    if (frame.type === FrameType.REKEY) this.#greeted.receive.rekey()
     if (frame.type === FrameType.PING && !this.mute) this.send(FrameType.PONG, { payload: frame.payload })
     this.inbox.push(frame)
   }

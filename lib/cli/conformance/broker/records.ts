@@ -138,6 +138,52 @@ const records: readonly WrittenCase<Stand>[] = [
 ]
 
 const boxes: readonly WrittenCase<Stand>[] = [
+  ignored(
+    'REKEY three times, each followed by a PING under the next key',
+    'PONG to each',
+    async (peer) => {
+      for (let count = 0; count < 3; count++) {
+        rekeyed(peer)
+        await peer.alive()
+      }
+    },
+    noise,
+  ),
+  ignored(
+    'REKEY behind another frame of the same record',
+    'both are handled',
+    async (peer) => {
+      peer.sendRecord(Buffer.concat([ping('last of this key'), frameBytes(FrameType.REKEY)]))
+      peer.rekey()
+      await echoed(peer, Buffer.from('last of this key'))
+    },
+    noise,
+  ),
+  closes(
+    'a record under the earlier key behind REKEY',
+    'TAG_INVALID',
+    (peer) => {
+      peer.send(FrameType.REKEY)
+      peer.send(FrameType.PING)
+    },
+    noise,
+  ),
+  closes(
+    'the next key without REKEY',
+    'TAG_INVALID',
+    (peer) => {
+      peer.rekey()
+      peer.send(FrameType.PING)
+    },
+    noise,
+  ),
+  closes(
+    'REKEY that is not the last frame of its record',
+    'FRAME_MALFORMED',
+    (peer) => peer.sendRecord(Buffer.concat([frameBytes(FrameType.REKEY), ping()])),
+    noise,
+  ),
+  closes('REKEY', 'FRAME_UNEXPECTED', (peer) => peer.send(FrameType.REKEY), plain),
   closes('a record of 0 and 0 bytes', 'RECORD_MALFORMED', (peer) => peer.wire.send(recordHeader(0, 0)), noise),
   closes(
     'a record that is one byte shorter than a tag',
@@ -201,6 +247,11 @@ const boxes: readonly WrittenCase<Stand>[] = [
     noise,
   ),
 ]
+
+function rekeyed(peer: Peer): void {
+  peer.send(FrameType.REKEY)
+  peer.rekey()
+}
 
 function flipped(bytes: Buffer, at: number): Buffer {
   bytes[at] = (bytes[at] as number) ^ 4
@@ -271,7 +322,7 @@ const malformed: readonly WrittenCase<Stand>[] = [
     },
     plain,
   ),
-  ...[0, 6, 15, 19, 31, 37, 47, 60, 127, 255].map((type) =>
+  ...[0, 6, 15, 19, 31, 46, 60, 127, 200, 255].map((type) =>
     closes(`a frame of type ${type}, which nobody knows`, 'FRAME_UNKNOWN', (peer) => peer.send(type)),
   ),
   closes('a frame of an unknown type with an envelope', 'FRAME_UNKNOWN', (peer) =>
