@@ -184,7 +184,7 @@ export class Candidates {
     candidate.failures += 1
     const last = !candidate.reached && this.#isSecondary(candidate)
     candidate.nextMs = nowMs + (seldom || last ? ALIAS_RETRY_MS : backoff) * (0.5 + this.#chance())
-    if (lost) this.#hurryOthers(candidate, nowMs)
+    if (lost) this.#turnToOthers(candidate, nowMs)
   }
 
   /** The address leads to a broker that is already linked. */
@@ -217,12 +217,17 @@ export class Candidates {
     return false
   }
 
-  /** The address that was better than these is lost: their turn comes as soon as it has been tried again. */
-  #hurryOthers({ seed, broker, key }: Candidate, nowMs: number): void {
+  /**
+   * The address that was better than the others of its broker, or of its name, is lost: their turn comes, of those that
+   * never answered as soon as that one has been tried again.
+   */
+  #turnToOthers({ seed, broker, key }: Candidate, nowMs: number): void {
     for (const other of this.#byKey.values()) {
       if (other.state !== 'waiting' || other.key === key) continue
       const kin = (seed !== null && other.seed === seed) || (broker !== null && other.broker === broker)
-      if (kin) other.nextMs = Math.min(other.nextMs, nowMs + BACKOFF_MAX_MS * (0.5 + this.#chance()))
+      if (!kin) continue
+      const soonMs = nowMs + BACKOFF_MAX_MS * (0.5 + this.#chance())
+      other.nextMs = other.reached ? Math.min(other.nextMs, soonMs) : soonMs
     }
   }
 
