@@ -51,6 +51,14 @@ export interface CandidateOptions {
   zone?: string
 }
 
+/** An address that is in no table yet. */
+export function newCandidate(host: string, port: number, nowMs: number, options: CandidateOptions): Candidate {
+  const { origin, seed = null, broker = null, zone = '' } = options
+  const key = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+  const untried = { reached: false, state: 'waiting', nextMs: nowMs, failures: 0 } as const
+  return { key, host, port, origin, seed, broker, zone, ...untried }
+}
+
 /** The lower, the sooner; null is not at all now. */
 export type Rank = (candidate: Candidate) => number | null
 
@@ -84,8 +92,8 @@ export class Candidates {
     // Learned from others: what cannot be dialled is no candidate, and the rest of the list is as good as ever.
     if (!HOST.test(host) || host.length > HOST_BYTES_MAX || !(Number.isInteger(port) && port > 0 && port < 65_536))
       return null
-    const key = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
-    const { origin, seed = null, broker = null, zone = '' } = options
+    const made = newCandidate(host, port, nowMs, options)
+    const { key, origin, seed, broker, zone } = made
     const known = this.#byKey.get(key)
     if (known !== undefined) {
       if (ORIGINS.indexOf(origin) < ORIGINS.indexOf(known.origin)) known.origin = origin
@@ -96,19 +104,6 @@ export class Candidates {
       return known
     }
     if (this.#byKey.size >= CANDIDATES_MAX && !this.#dropWorst()) return null
-    const made: Candidate = {
-      key,
-      host,
-      port,
-      origin,
-      seed,
-      broker,
-      zone,
-      reached: false,
-      state: 'waiting',
-      nextMs: nowMs,
-      failures: 0,
-    }
     this.#byKey.set(key, made)
     return made
   }

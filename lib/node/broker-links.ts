@@ -124,6 +124,13 @@ export class BrokerLinks {
     this.dialDue(nowMs)
   }
 
+  /** A broker says that it leaves, unless it only answers. */
+  leaving(link: NodeLink, nowMs: number): void {
+    if (link.departing || this.#leaving) return
+    const changes = this.known.leaves(link.address, nowMs)
+    if (changes.length > 0) this.#options.changed(changes)
+  }
+
   /** `twin`: the broker is linked already, the new link closes. `trial`: it carries nothing unless it is promoted. */
   opened(link: NodeLink, nowMs: number): 'kept' | 'trial' | 'twin' {
     if (this.list.some((other) => other !== link && other.link.open && other.address === link.address)) {
