@@ -17,12 +17,16 @@ export interface Ended {
 }
 
 /** Waits until `condition` gives something; by polling, because what it asks about tells nobody. */
-export async function until<Value>(what: string, condition: () => Value | undefined | false): Promise<Value> {
-  const deadlineMs = performance.now() + DEADLINE_MS
+export async function until<Value>(
+  what: string,
+  condition: () => Value | undefined | false,
+  limitMs: number = DEADLINE_MS,
+): Promise<Value> {
+  const deadlineMs = performance.now() + limitMs
   for (;;) {
     const value = condition()
     if (value !== undefined && value !== false) return value
-    if (performance.now() > deadlineMs) throw new Error(`${what} did not happen within ${DEADLINE_MS} ms`)
+    if (performance.now() > deadlineMs) throw new Error(`${what} did not happen within ${limitMs} ms`)
     await new Promise((resolve) => setTimeout(resolve, POLL_MS))
   }
 }
@@ -37,9 +41,11 @@ export class Running {
   #err = ''
   #over = false
 
-  constructor(args: readonly string[], input: string | Buffer | null = '') {
+  /** `within`: words in front of the command, such as those that run it in another namespace. */
+  constructor(args: readonly string[], input: string | Buffer | null = '', within: readonly string[] = []) {
     this.#args = args
-    this.child = spawn(process.execPath, [MAIN, ...args], { stdio: 'pipe' })
+    const [program = '', ...words] = [...within, process.execPath, MAIN, ...args]
+    this.child = spawn(program, words, { stdio: 'pipe' })
     this.child.stdout?.on('data', (chunk: Buffer) => (this.#out += chunk.toString('latin1')))
     this.child.stderr?.on('data', (chunk: Buffer) => (this.#err += chunk.toString('latin1')))
     // A command that does not read its input may close it first.
@@ -55,19 +61,27 @@ export class Running {
     return this.#over
   }
 
-  /** The first event of a type that it has told or tells; for commands with `--json`. */
+  /** How many lines it has written. */
+  get told(): number {
+    return this.#out.split('\n').length - 1
+  }
+
+  /** The first event of a type that it has told, behind the first `after` lines, or tells; for commands with `--json`. */
   event(
     type: string,
     matching: (event: Record<string, unknown>) => boolean = () => true,
+    { after = 0, limitMs = DEADLINE_MS }: { after?: number; limitMs?: number } = {},
   ): Promise<Record<string, unknown>> {
-    return until(`${type} of adaptnet ${this.#args.join(' ')}`, () => {
-      for (const line of this.#out.split('\n').slice(0, -1)) {
+    const what = `${type} of adaptnet ${this.#args.join(' ')}`
+    const find = (): Record<string, unknown> | undefined => {
+      for (const line of this.#out.split('\n').slice(after, -1)) {
         const event = JSON.parse(line) as Record<string, unknown>
         if (event['type'] === type && matching(event)) return event
       }
       if (this.#over) throw new Error(`adaptnet ${this.#args.join(' ')} ended: ${this.#out}${this.#err}`)
       return undefined
-    })
+    }
+    return until(what, find, limitMs)
   }
 
   signal(signal: NodeJS.Signals): void {

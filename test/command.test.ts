@@ -220,7 +220,7 @@ const REPORT: BrokerReport = {
       address: 'b2/00000000',
       addresses: ['10.0.0.1:7412', '127.0.0.1:7412'],
       state: 'alive',
-      used: '127.0.0.1:7412',
+      addressUsed: '127.0.0.1:7412',
       roundTripMs: 0.25,
       version: '0.9.0',
       sinceMs: 61_000,
@@ -251,7 +251,7 @@ t.test('changes between two reports, one line each', async (t) => {
   t.same(lines({ uptimeMs: 1, outstanding: 9 }), [], 'figures that always move are no change')
   t.same(lines({ state: 'draining' }), ['b/01020304 is draining'])
   t.same(lines({ brokers: [{ ...row, state: 'suspect' }] }), ['broker b2/00000000 is suspect, was alive'])
-  t.same(lines({ brokers: [{ ...row, used: '10.0.0.1:7412', roundTripMs: 9 }] }), [
+  t.same(lines({ brokers: [{ ...row, addressUsed: '10.0.0.1:7412', roundTripMs: 9 }] }), [
     'broker b2/00000000 is reached at 10.0.0.1:7412, was at 127.0.0.1:7412',
   ])
   t.same(lines({ brokers: [] }), ['broker b2/00000000 has gone, was alive'])
@@ -260,7 +260,13 @@ t.test('changes between two reports, one line each', async (t) => {
   t.same(lines({ services: [] }), ['service upper has no workers, had 2'])
   t.same(lines({ broker: 'b/ffffffff' }), ['b/ffffffff answers, not b/01020304'])
   const [change] = changesBetween({ ...REPORT, brokers: [] }, REPORT)
-  t.match(change?.event, { type: 'broker', broker: 'b2/00000000', state: 'alive', was: null, used: '127.0.0.1:7412' })
+  t.match(change?.event, {
+    type: 'broker',
+    broker: 'b2/00000000',
+    state: 'alive',
+    was: null,
+    addressUsed: '127.0.0.1:7412',
+  })
 })
 
 t.test('metrics', async (t) => {

@@ -88,11 +88,16 @@ t.test('the nearest are found by measuring, and kept', async (t) => {
   t.ok((rows.get('b1')?.roundTripMs ?? 0) > 30, 'and how far the others are')
 })
 
-t.test('a little nearer is no reason to move', async (t) => {
-  const { cluster, names } = await netOf(5, { b1: 3, b2: 3, b3: 3, b4: 2.6, b5: 2.6 })
-  const { node } = cluster.node('client', ['b1', 'b2', 'b3'])
-  await cluster.net.run(150_000)
-  t.same(names(node), ['b1', 'b2', 'b3'])
+t.test('a little nearer is no reason to move, in proportion or in milliseconds', async (t) => {
+  for (const [far, near] of [
+    [10, 8.5],
+    [0.4, 0],
+  ] as const) {
+    const { cluster, names } = await netOf(5, { b1: far, b2: far, b3: far, b4: near, b5: near })
+    const { node } = cluster.node('client', ['b1', 'b2', 'b3'])
+    await cluster.net.run(150_000)
+    t.same(names(node), ['b1', 'b2', 'b3'], `${far} and ${near} ms`)
+  }
 })
 
 t.test('it moves to a nearer broker that joins, and not before what is under way has ended', async (t) => {
@@ -170,7 +175,7 @@ t.test('all but one die at once: the one that is left is found', async (t) => {
 t.test('a broker that drains is left before it stops, and another one taken', async (t) => {
   const { cluster, brokers, names } = await netOf(4)
   const { net } = cluster
-  const { node: worker } = cluster.node('worker', ['b1'])
+  const { node: worker, events: worked } = cluster.node('worker', ['b1'])
   await net.settle(worker.serve('echo', echo))
   const { node: client, events } = cluster.node('client', ['b1'])
   await net.until(() => client.brokers.length === 3 && worker.brokers.length === 4)
@@ -183,6 +188,8 @@ t.test('a broker that drains is left before it stops, and another one taken', as
   t.equal(leaving.broker.report().nodes, 0, 'nobody is linked to it')
   await net.settle(drained, 1_000)
   t.notOk(names(client).includes(address.split('/')[0] as string))
+  await net.run(5_000)
+  t.equal(worked.filter(({ type }) => type === 'refused').length, 0, 'and nobody dials it again')
   const told = events.filter((event) => event.type === 'broker' && event.broker === address)
   t.same(
     told.map((event) => event.type === 'broker' && event.state),
@@ -221,13 +228,24 @@ t.test('what brokers tell: states, changes, and whom to believe', async (t) => {
   t.same(await say('s2', entry('x', 'suspect')), [], 'who sees it alive is believed')
   t.same(await say('s1', entry('x', 'suspect')), [[x, 'alive', 'suspect']])
   t.same(await say('s2', entry('x', 'alive')), [[x, 'suspect', 'alive']])
-  t.same(await say('s1', entry('x', 'draining')), [[x, 'alive', 'draining']], 'a drain is not taken back')
+  t.same(await say('s1', entry('x', 'draining')), [[x, 'alive', 'draining']])
   t.same(await say('s1', entry('x', 'left')), [[x, 'draining', 'alive']], 's2 still sees it')
   t.same(await say('s2'), [[x, 'alive', 'left']])
   t.same(await say('s1'), [], 'and then it is forgotten')
   t.notOk(node.report().brokers.some(({ broker }) => broker === x))
   t.same(await say('s1', entry('y', 'alive')), [['y/aabbccdd', null, 'alive']])
   t.same(await say('s1', { ...entry('y', 'alive'), state: 99 }), [], 'a state of a later version is read as alive')
+  const own = node.brokers.find((address) => address.startsWith('s1/')) as string
+  const itself = { ...entry('s1', 'alive'), instance: Buffer.from(own.slice(3), 'hex') }
+  t.same(await say('s1', itself), [
+    ['y/aabbccdd', 'alive', 'left'],
+    [own, null, 'alive'],
+  ])
+  for (const state of ['draining', 'suspect', 'left'] as const)
+    t.same(await say('s2', { ...itself, state: BrokerStateNumber[state] }), [], 'what it says of itself counts')
+  t.same(await say('s1', { ...itself, state: BrokerStateNumber.draining }), [[own, 'alive', 'draining']])
+  await say('s2', itself)
+  t.same(await say('s1'), [], 'and its drain is not taken back by who has not heard of it')
 })
 
 t.test('an address of a broker that does not answer from here is not tried before the others', async (t) => {
@@ -246,4 +264,33 @@ t.test('an address of a broker that does not answer from here is not tried befor
   await net.run(120_000)
   const refused = events.filter((event) => event.type === 'refused' && event.remote.startsWith('10.1.2.3'))
   t.ok(refused.length <= 1, `it was dialled ${refused.length} times while the broker is linked`)
+})
+
+t.test('an address that has answered comes before one that never has, when a link is lost', async (t) => {
+  const cluster = new VirtualCluster({ seed: SEED })
+  const { net } = cluster
+  const { broker } = cluster.broker('b2')
+  broker.advertise([
+    { host: '10.1.2.3', port: BROKER_PORT, zone: '' },
+    { host: 'b2', port: BROKER_PORT, zone: '' },
+  ])
+  cluster.broker('b1', ['b2'])
+  const { node, process } = cluster.node('client', ['b1'])
+  await net.until(() => node.brokers.length === 2)
+  // Until the address that nobody answers at is known to be one.
+  await net.run(5_000)
+  const dialled: string[] = []
+  const { dial } = process
+  Object.assign(process, {
+    dial: (...args: Parameters<typeof dial>) => {
+      dialled.push(args[0])
+      return dial(...args)
+    },
+  })
+  for (let count = 0; count < 20; count++) {
+    net.breakLinks('client', 'b2')
+    await net.until(() => node.brokers.length === 1, 100)
+    await net.until(() => node.brokers.length === 2, 1_000)
+  }
+  t.same(new Set(dialled), new Set(['b2']))
 })

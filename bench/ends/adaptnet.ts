@@ -62,6 +62,8 @@ function connectNode({ identity, mode, brokers }: NodeSettings): Promise<Node> {
     identity: parseIdentity(identity),
     mode: linkMode(mode),
     brokers,
+    // What is measured is what all of them carry.
+    links: brokers.length,
     connectTimeoutMs: 20_000,
     // Nothing that ought to be sealed is measured unsealed because a key came late.
     ...(mode === 'sealed' ? { seal: 'required' } : {}),

@@ -29,10 +29,10 @@ export interface BrokerRow {
   addresses: string[]
   state: string
   /** The address by which it is linked; null when it is not. */
-  used?: string | null
+  addressUsed?: string | null
   roundTripMs: number | null
   /** Of its program. */
-  version?: string
+  version?: string | null
   /** For how long it has been in this state. */
   sinceMs?: number
 }

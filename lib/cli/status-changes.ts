@@ -42,20 +42,24 @@ export function changesBetween(before: BrokerReport, after: BrokerReport): Statu
 
 function tellBrokers(before: BrokerReport, after: BrokerReport, tell: (event: EventLine, text: string) => void): void {
   const known = new Map(before.brokers.map((row) => [row.address, row]))
-  for (const { address: broker, state, used } of after.brokers) {
+  for (const { address: broker, state, addressUsed } of after.brokers) {
     const was = known.get(broker)
     known.delete(broker)
-    if (was === undefined) tell({ type: 'broker', broker, state, was: null, used }, `broker ${broker} is new, ${state}`)
+    if (was === undefined)
+      tell({ type: 'broker', broker, state, was: null, addressUsed }, `broker ${broker} is new, ${state}`)
     else if (was.state !== state)
-      tell({ type: 'broker', broker, state, was: was.state, used }, `broker ${broker} is ${state}, was ${was.state}`)
-    else if (was.used !== used)
       tell(
-        { type: 'broker', broker, state, was: was.state, used },
-        `broker ${broker} is reached at ${used ?? 'no address'}, was at ${was.used ?? 'none'}`,
+        { type: 'broker', broker, state, was: was.state, addressUsed },
+        `broker ${broker} is ${state}, was ${was.state}`,
+      )
+    else if (was.addressUsed !== addressUsed)
+      tell(
+        { type: 'broker', broker, state, was: was.state, addressUsed },
+        `broker ${broker} is reached at ${addressUsed ?? 'no address'}, was at ${was.addressUsed ?? 'none'}`,
       )
   }
   for (const [broker, was] of known)
-    if (was.state !== 'left')
+    if (was.state !== 'left' && was.state !== 'dead')
       tell({ type: 'broker', broker, state: 'left', was: was.state }, `broker ${broker} has gone, was ${was.state}`)
 }
 

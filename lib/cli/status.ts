@@ -176,13 +176,13 @@ export function describeReport(report: BrokerReport): string[] {
   section(
     'brokers',
     ['state', 'since', 'round trip', 'version', 'used', 'addresses'],
-    report.brokers.map(({ address, state, sinceMs, roundTripMs, version, used, addresses }) => [
+    report.brokers.map(({ address, state, sinceMs, roundTripMs, version, addressUsed, addresses }) => [
       address,
       state,
       sinceMs === undefined ? '-' : formatUptime(sinceMs),
       roundTrip(roundTripMs),
       version ?? '-',
-      used ?? '-',
+      addressUsed ?? '-',
       addresses.join(' '),
     ]),
   )

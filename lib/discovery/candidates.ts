@@ -51,6 +51,14 @@ export interface CandidateOptions {
   zone?: string
 }
 
+/** An address that is in no table yet. */
+export function newCandidate(host: string, port: number, nowMs: number, options: CandidateOptions): Candidate {
+  const { origin, seed = null, broker = null, zone = '' } = options
+  const key = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+  const untried = { reached: false, state: 'waiting', nextMs: nowMs, failures: 0 } as const
+  return { key, host, port, origin, seed, broker, zone, ...untried }
+}
+
 /** The lower, the sooner; null is not at all now. */
 export type Rank = (candidate: Candidate) => number | null
 
@@ -84,8 +92,8 @@ export class Candidates {
     // Learned from others: what cannot be dialled is no candidate, and the rest of the list is as good as ever.
     if (!HOST.test(host) || host.length > HOST_BYTES_MAX || !(Number.isInteger(port) && port > 0 && port < 65_536))
       return null
-    const key = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
-    const { origin, seed = null, broker = null, zone = '' } = options
+    const made = newCandidate(host, port, nowMs, options)
+    const { key, origin, seed, broker, zone } = made
     const known = this.#byKey.get(key)
     if (known !== undefined) {
       if (ORIGINS.indexOf(origin) < ORIGINS.indexOf(known.origin)) known.origin = origin
@@ -96,19 +104,6 @@ export class Candidates {
       return known
     }
     if (this.#byKey.size >= CANDIDATES_MAX && !this.#dropWorst()) return null
-    const made: Candidate = {
-      key,
-      host,
-      port,
-      origin,
-      seed,
-      broker,
-      zone,
-      reached: false,
-      state: 'waiting',
-      nextMs: nowMs,
-      failures: 0,
-    }
     this.#byKey.set(key, made)
     return made
   }
@@ -184,7 +179,7 @@ export class Candidates {
     candidate.failures += 1
     const last = !candidate.reached && this.#isSecondary(candidate)
     candidate.nextMs = nowMs + (seldom || last ? ALIAS_RETRY_MS : backoff) * (0.5 + this.#chance())
-    if (lost) this.#hurryOthers(candidate, nowMs)
+    if (lost) this.#turnToOthers(candidate, nowMs)
   }
 
   /** The address leads to a broker that is already linked. */
@@ -217,12 +212,17 @@ export class Candidates {
     return false
   }
 
-  /** The address that was better than these is lost: their turn comes as soon as it has been tried again. */
-  #hurryOthers({ seed, broker, key }: Candidate, nowMs: number): void {
+  /**
+   * The address that was better than the others of its broker, or of its name, is lost: their turn comes, of those that
+   * never answered as soon as that one has been tried again.
+   */
+  #turnToOthers({ seed, broker, key }: Candidate, nowMs: number): void {
     for (const other of this.#byKey.values()) {
       if (other.state !== 'waiting' || other.key === key) continue
       const kin = (seed !== null && other.seed === seed) || (broker !== null && other.broker === broker)
-      if (kin) other.nextMs = Math.min(other.nextMs, nowMs + BACKOFF_MAX_MS * (0.5 + this.#chance()))
+      if (!kin) continue
+      const soonMs = nowMs + BACKOFF_MAX_MS * (0.5 + this.#chance())
+      other.nextMs = other.reached ? Math.min(other.nextMs, soonMs) : soonMs
     }
   }
 

@@ -21,7 +21,7 @@ import type { NodeLinkOwner } from './node-link.ts'
 const ROUND_TRIP_UNKNOWN_MS = 50
 const ROUND_TRIP_RANKED_MAX_MS = 1_000
 /** How much each doubt weighs when it is decided whom to dial: more than all of the next one together. */
-const WEIGHT = { suspect: 1e7, failure: 1e4, foreign: 5e3 } as const
+const WEIGHT = { suspect: 1e7, unreached: 2e6, failure: 1e4, foreign: 5e3 } as const
 const FAILURES_RANKED_MAX = 100
 
 /** Brokers that are told what workers need to know and nobody confirms. */
@@ -124,6 +124,13 @@ export class BrokerLinks {
     this.dialDue(nowMs)
   }
 
+  /** A broker says that it leaves, unless it only answers. */
+  leaving(link: NodeLink, nowMs: number): void {
+    if (link.departing || this.#leaving) return
+    const changes = this.known.leaves(link.address, nowMs)
+    if (changes.length > 0) this.#options.changed(changes)
+  }
+
   /** `twin`: the broker is linked already, the new link closes. `trial`: it carries nothing unless it is promoted. */
   opened(link: NodeLink, nowMs: number): 'kept' | 'trial' | 'twin' {
     if (this.list.some((other) => other !== link && other.link.open && other.address === link.address)) {
@@ -191,7 +198,7 @@ export class BrokerLinks {
 
   /** Whom to dial first: who is not in doubt, whose address has answered, who is near. */
   readonly #rank = (candidate: Candidate): number | null => {
-    const { broker, origin, zone, failures } = candidate
+    const { broker, origin, zone, failures, reached } = candidate
     if (origin === 'learned' && !this.#options.learn) return null
     const given = origin === 'configured'
     const known = broker === null ? undefined : this.known.get(broker)
@@ -202,6 +209,7 @@ export class BrokerLinks {
     const near = Math.min(known?.roundTripMs ?? ROUND_TRIP_UNKNOWN_MS, ROUND_TRIP_RANKED_MAX_MS)
     return (
       (known?.state === 'suspect' ? WEIGHT.suspect : 0) +
+      (failures > 0 && !reached ? WEIGHT.unreached : 0) +
       Math.min(failures, FAILURES_RANKED_MAX) * WEIGHT.failure +
       (zone !== '' && !given ? WEIGHT.foreign : 0) +
       near

@@ -41,6 +41,8 @@ interface Told {
 export class KnownBrokers {
   readonly #told = new Map<string, Told>()
   readonly #known = new Map<string, KnownBroker>()
+  /** Those that have said of themselves that they leave: others may hear of it later, and none takes it back. */
+  readonly #leaving = new Set<string>()
 
   get(address: string): KnownBroker | undefined {
     return this.#known.get(address)
@@ -54,6 +56,15 @@ export class KnownBrokers {
   tell(source: string, entries: readonly BrokerEntry[], nowMs: number): BrokerChange[] {
     for (const [other, { fresh }] of this.#told) if (!fresh) this.#told.delete(other)
     this.#told.set(source, { entries, fresh: true })
+    const own = entries.find((entry) => addressOf(entry.name, entry.instance) === source)
+    if (own?.state === BrokerStateNumber.draining) this.#leaving.add(source)
+    return this.#merge(nowMs)
+  }
+
+  /** The broker itself has said that it leaves. */
+  leaves(broker: string, nowMs: number): BrokerChange[] {
+    if (!this.#known.has(broker)) return []
+    this.#leaving.add(broker)
     return this.#merge(nowMs)
   }
 
@@ -85,7 +96,8 @@ export class KnownBrokers {
     for (const [source, { entries }] of this.#told)
       for (const entry of entries) {
         const address = addressOf(entry.name, entry.instance)
-        const state = stateOf(entry.state)
+        const said = stateOf(entry.state)
+        const state = said !== 'left' && this.#leaving.has(address) ? 'draining' : said
         const weight = WEIGHT[state] + (address === source ? OWN_WORD : 0)
         const earlier = merged.get(address)
         if (earlier === undefined && merged.size >= KNOWN_MAX) continue
@@ -96,6 +108,7 @@ export class KnownBrokers {
     for (const [address, { state }] of this.#known)
       if (!merged.has(address)) {
         this.#known.delete(address)
+        this.#leaving.delete(address)
         if (state !== 'left') changes.push({ broker: address, state: 'left', was: state })
       }
     for (const [address, { state, addresses }] of merged) {

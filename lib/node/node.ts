@@ -291,16 +291,14 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
 
   /** A seed, such as a DNS name, stands for these addresses from now on. */
   resolved(seed: string, addresses: readonly HostPort[]): void {
-    const nowMs = this.#runtime.now()
-    this.#links.resolved(seed, addresses, nowMs)
-    this.#dialDue(nowMs)
+    this.#links.resolved(seed, addresses, this.#runtime.now())
+    this.#dialDue(this.#runtime.now())
   }
 
   /** A beacon says that a broker may be there. */
   heard(address: HostPort): void {
-    const nowMs = this.#runtime.now()
-    this.#links.heard(address, nowMs)
-    this.#dialDue(nowMs)
+    this.#links.heard(address, this.#runtime.now())
+    this.#dialDue(this.#runtime.now())
   }
 
   report(): NodeReport {
@@ -395,11 +393,12 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
     }
   }
 
-  linkLeaving(link: NodeLink, _nowMs: number): void {
+  linkLeaving(link: NodeLink, nowMs: number): void {
     // The echo tells the broker that no request of ours is on its way any more (SPEC 4.6).
     link.link.leave('DRAINING')
     this.#history?.({ ev: 'leaving', broker: link.address })
     if (!link.departing) this.events.publish({ type: 'draining', broker: link.address })
+    this.#links.leaving(link, nowMs)
     this.#checkDrained()
   }
 
