@@ -45,7 +45,7 @@ import { Forward } from './forward.ts'
 import { Handshakes } from './handshakes.ts'
 import { Peers } from './peers.ts'
 import { ServiceKeys } from './service-keys.ts'
-import { reportLinks, reportServices } from './report.ts'
+import { reportBrokers, reportLinks, reportServices } from './report.ts'
 import type { BrokerReport } from './report.ts'
 
 /** How often deadlines, silence and waiting dials are looked at: one timer for all of them. */
@@ -223,7 +223,6 @@ export class Broker implements BrokerLinkOwner {
   }
 
   report(): BrokerReport {
-    const states = Object.entries(BrokerStateNumber)
     return {
       broker: this.address,
       version: VERSION,
@@ -235,20 +234,10 @@ export class Broker implements BrokerLinkOwner {
       queued: this.#forward.queued,
       queuedBytes: this.#forward.queues.bytes,
       counters: { ...this.counters },
-      brokers: this.#peers.list().map((entry) => ({
-        address: addressOf(entry.name, entry.instance),
-        addresses: entry.addresses.map(({ host, port }) => `${host}:${port}`),
-        state: states.find(([, number]) => number === entry.state)?.[0] ?? 'unknown',
-        roundTripMs: this.#roundTripTo(addressOf(entry.name, entry.instance)),
-      })),
+      brokers: reportBrokers(this.#peers),
       services: reportServices(this.#forward),
       peers: reportLinks(this.#links),
     }
-  }
-
-  #roundTripTo(address: string): number | null {
-    for (const peer of this.#peers.links()) if (peer.address === address) return peer.link.roundTripMs
-    return null
   }
 
   /** Questions to the broker itself (SPEC 6.7), answered as JSON. */
