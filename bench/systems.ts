@@ -1,5 +1,5 @@
 /** The systems that every machine can run: the floors, and adaptnet in its modes. */
-import { admit, createAuthority, formatIdentity } from '../lib/identity/identity.ts'
+import { admit, createAuthority, formatAuthority, formatIdentity } from '../lib/identity/identity.ts'
 import { nextServiceEpoch } from '../lib/identity/service-key.ts'
 import type { ServiceSecrets } from '../lib/identity/service-key.ts'
 import { sodiumRandom } from '../lib/identity/sodium.ts'
@@ -48,6 +48,11 @@ export class Systems {
     const roles = broker ? Role.broker | Role.node : Role.node
     const admission = { name, roles, serves: ['*'], calls: ['*'], nowMs: Date.now() }
     return formatIdentity(admit(this.#authority, admission, sodiumRandom))
+  }
+
+  /** The authority, as text: for a process that admits thousands. */
+  get authority(): string {
+    return formatAuthority(this.#authority)
   }
 
   /** Keys of all services of a net that seals. */

@@ -437,6 +437,8 @@ t.test(
       )
       await net.run(1)
     }
+    // What has only just come is not counted yet.
+    await net.run(2_000)
     const late = await cluster.linkedNode('late', ['b1'])
     t.same(
       lost,

@@ -13,6 +13,8 @@ interface BrokerSettings {
   identity: string
   mode: AdaptnetMode
   peers: readonly string[]
+  /** HOST:PORT, to come back where it was. */
+  listen?: string
 }
 
 interface NodeSettings {
@@ -40,10 +42,10 @@ const HOLD_CONCURRENCY = 65_535
 /** Dialled at a time: a broker takes 256 handshakes, and other nodes have theirs. */
 const DIALLED_AT_ONCE = 64
 
-export async function startBroker({ identity, mode, peers }: BrokerSettings): Promise<End> {
+export async function startBroker({ identity, mode, peers, listen = '127.0.0.1:0' }: BrokerSettings): Promise<End> {
   const broker = await createBroker({
     identity: parseIdentity(identity),
-    listen: '127.0.0.1:0',
+    listen,
     mode: linkMode(mode),
     peers,
   })

@@ -4,10 +4,12 @@ import { Session } from 'node:inspector/promises'
 import { PerformanceObserver, constants } from 'node:perf_hooks'
 import type { PerformanceEntry } from 'node:perf_hooks'
 import { startBroker, startClient, startIdleNodes, startWorker } from './adaptnet.ts'
+import { startCrowd } from './crowd.ts'
 import type { Collections, End, FromEnd, MemoryUse, ToEnd } from './end.ts'
 import { startPeer } from './peer.ts'
 import { startRawClient, startRawEcho, startRawRelay } from './raw.ts'
 import { startServer } from './server.ts'
+import { startStrangers } from './strangers.ts'
 
 const ROLES: Readonly<Record<string, (settings: never) => Promise<End>>> = {
   'raw-echo': startRawEcho,
@@ -19,6 +21,8 @@ const ROLES: Readonly<Record<string, (settings: never) => Promise<End>>> = {
   'idle-nodes': startIdleNodes,
   peer: startPeer,
   server: startServer,
+  strangers: startStrangers,
+  crowd: startCrowd,
 }
 
 const SAMPLING_MICROSECONDS = 200
@@ -31,6 +35,11 @@ function memory(): Promise<MemoryUse> {
   const { rss, heapUsed, external } = process.memoryUsage()
   const peakBytes = process.resourceUsage().maxRSS * 1_024
   return Promise.resolve({ rssBytes: rss, peakBytes, heldBytes: heapUsed + external })
+}
+
+/** Without a collection: it would stop the process that is being measured. */
+function use(): Promise<{ rssBytes: number }> {
+  return Promise.resolve({ rssBytes: process.memoryUsage.rss() })
 }
 
 /** Microseconds of user and system time of all threads so far. */
@@ -68,7 +77,7 @@ async function stopProfile(path: string): Promise<Collections> {
   return collections
 }
 
-const COMMON = { memory, cpu, startProfile, stopProfile }
+const COMMON = { memory, use, cpu, startProfile, stopProfile }
 let end: End | null = null
 
 async function answer(message: ToEnd): Promise<void> {

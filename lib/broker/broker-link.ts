@@ -5,6 +5,7 @@ import { mayCall } from '../identity/certificate.ts'
 import type { Frame } from '../link/frame.ts'
 import type { Link, LinkListener, Peer } from '../link/link.ts'
 import type { Candidate } from '../discovery/candidates.ts'
+import type { Entrance } from './handshakes.ts'
 import type { Offer, Service } from './services.ts'
 
 const PERMISSIONS_KEPT_MAX = 1_024
@@ -25,6 +26,8 @@ export class BrokerLink implements LinkListener {
   readonly #owner: BrokerLinkOwner
   link!: Link
   peer: Peer | null = null
+  /** What stands before it while its handshake goes on; null for one that this broker has dialled. */
+  entrance: Entrance | null = null
   /** The address that was dialled; null for a link that was accepted. */
   readonly candidate: Candidate | null
   readonly acceptedMs: number

@@ -2,7 +2,6 @@ import {
   BrokerStateNumber,
   CONCURRENCY_MAX,
   FrameType,
-  HANDSHAKES_PENDING_MAX,
   INSTANCE_BYTES,
   JOURNAL_BYTES_MAX,
   LINKS_MAX,
@@ -27,7 +26,8 @@ import type { ErrorCode } from '../../protocol/errors.ts'
 import { readU32 } from '../../protocol/frame.ts'
 import { Candidates } from '../discovery/candidates.ts'
 import type { Candidate, HostPort } from '../discovery/candidates.ts'
-import { isRevoked, mayServe, verifyCertificate, verifyRevocations } from '../identity/certificate.ts'
+import { CertificateCache } from '../identity/certificate-cache.ts'
+import { isRevoked, mayServe, verifyRevocations } from '../identity/certificate.ts'
 import type { Identity } from '../identity/identity.ts'
 import type { Frame } from '../link/frame.ts'
 import type { HandshakeOptions } from '../link/handshake.ts'
@@ -42,9 +42,10 @@ import type { BrokerLinkOwner } from './broker-link.ts'
 import { newCounters } from './counters.ts'
 import type { Counters } from './counters.ts'
 import { Forward } from './forward.ts'
+import { Handshakes } from './handshakes.ts'
 import { Peers } from './peers.ts'
 import { ServiceKeys } from './service-keys.ts'
-import { reportLinks, reportServices } from './report.ts'
+import { reportBrokers, reportLinks, reportServices } from './report.ts'
 import type { BrokerReport } from './report.ts'
 
 /** How often deadlines, silence and waiting dials are looked at: one timer for all of them. */
@@ -69,6 +70,8 @@ export interface BrokerOptions {
   mode: Mode
   /** Peers to dial, for ever. */
   peers: readonly { host: string; port: number }[]
+  /** At most LINKS_MAX; fewer where the system has not as many file descriptors. */
+  linksMax?: number
 }
 
 /**
@@ -86,8 +89,8 @@ export class Broker implements BrokerLinkOwner {
   readonly #links = new Set<BrokerLink>()
   /** The nodes that are linked, by address. */
   readonly #nodes = new Map<string, BrokerLink>()
-  /** Links whose handshake is not done, oldest first. */
-  readonly #pending = new Set<BrokerLink>()
+  readonly #handshakes: Handshakes
+  readonly #certificates: CertificateCache = new CertificateCache()
   readonly #dirty: BrokerLink[] = []
   readonly #forward: Forward
   readonly #serviceKeys: ServiceKeys
@@ -126,6 +129,7 @@ export class Broker implements BrokerLinkOwner {
       linkOf: (address) => this.#nodes.get(address),
       withdrawn: (service, worker) => this.#serviceKeys.withdraw(service, worker),
     })
+    this.#handshakes = new Handshakes({ runtime, workDone: () => this.counters.requests + this.counters.replies })
     this.#candidates = new Candidates(() => readU32(runtime.random(4), 0) / 2 ** 32)
     this.#askFlush = runtime.endOfTurn((nowMs) => this.#flush(nowMs))
     this.#alarm = runtime.alarm((nowMs) => this.#tick(nowMs))
@@ -153,7 +157,10 @@ export class Broker implements BrokerLinkOwner {
 
   /** Takes over a connection that was accepted. */
   accept(connection: Connection, nowMs: number): StreamListener {
-    if (this.#links.size >= LINKS_MAX || this.#state !== 'serving') {
+    const { linksMax = LINKS_MAX } = this.#options
+    // Who has not said who it is makes room for who may be a node.
+    const full = this.#links.size >= linksMax && !this.#handshakes.dropOldest(nowMs)
+    if (full || this.#state !== 'serving') {
       connection.destroy()
       return REFUSED
     }
@@ -211,36 +218,26 @@ export class Broker implements BrokerLinkOwner {
     const nowMs = this.#runtime.now()
     for (const link of this.#links) link.link.close(drained ? 'DRAINING' : 'BYE', '', nowMs)
     this.#alarm.set(null)
+    this.#handshakes.close()
     this.events.end()
   }
 
   report(): BrokerReport {
-    const states = Object.entries(BrokerStateNumber)
     return {
       broker: this.address,
       version: VERSION,
       uptimeMs: Math.round(this.#runtime.now() - this.#startedMs),
       state: this.#state === 'serving' ? 'serving' : 'draining',
-      links: this.#links.size - this.#pending.size,
+      links: [...this.#links].filter((link) => link.peer !== null).length,
       nodes: [...this.#links].filter((link) => link.peer !== null && !link.isBroker).length,
       outstanding: this.#forward.outstanding.size,
       queued: this.#forward.queued,
       queuedBytes: this.#forward.queues.bytes,
       counters: { ...this.counters },
-      brokers: this.#peers.list().map((entry) => ({
-        address: addressOf(entry.name, entry.instance),
-        addresses: entry.addresses.map(({ host, port }) => `${host}:${port}`),
-        state: states.find(([, number]) => number === entry.state)?.[0] ?? 'unknown',
-        roundTripMs: this.#roundTripTo(addressOf(entry.name, entry.instance)),
-      })),
+      brokers: reportBrokers(this.#peers),
       services: reportServices(this.#forward),
       peers: reportLinks(this.#links),
     }
-  }
-
-  #roundTripTo(address: string): number | null {
-    for (const peer of this.#peers.links()) if (peer.address === address) return peer.link.roundTripMs
-    return null
   }
 
   /** Questions to the broker itself (SPEC 6.7), answered as JSON. */
@@ -261,7 +258,6 @@ export class Broker implements BrokerLinkOwner {
     const brokerLink = new BrokerLink(this, candidate, nowMs)
     const dialler = candidate !== null
     this.#links.add(brokerLink)
-    this.#pending.add(brokerLink)
     brokerLink.link = new Link(brokerLink, {
       dialler,
       handshake: this.#handshake(brokerLink),
@@ -269,11 +265,9 @@ export class Broker implements BrokerLinkOwner {
       pool: this.#pool,
       nowMs,
     })
-    if (this.#pending.size > HANDSHAKES_PENDING_MAX) {
-      const [oldest] = this.#pending
-      oldest?.link.close('HANDSHAKE_TIMEOUT', 'too many handshakes are pending', nowMs)
-    }
-    return brokerLink.link
+    if (dialler) return brokerLink.link
+    brokerLink.entrance = this.#handshakes.enter(brokerLink.link, nowMs)
+    return brokerLink.entrance
   }
 
   #handshake(link: BrokerLink): HandshakeOptions {
@@ -298,7 +292,7 @@ export class Broker implements BrokerLinkOwner {
     const dialled = link.candidate !== null
     if (dialled && hello.role !== Role.broker) throw new AdaptnetError('ROLE_REFUSED', 'the address is not of a broker')
     if (hello.role !== Role.broker && hello.role !== Role.node) throw new AdaptnetError('ROLE_REFUSED')
-    const certificate = verifyCertificate(hello.certificate, {
+    const certificate = this.#certificates.verify(hello.certificate, {
       net: this.#options.identity.net,
       nowMs: this.#runtime.wallClock(),
       revocations: this.#revocations,
@@ -318,7 +312,7 @@ export class Broker implements BrokerLinkOwner {
   }
 
   linkOpened(link: BrokerLink, nowMs: number): void {
-    this.#pending.delete(link)
+    if (link.entrance !== null) this.#handshakes.leave(link.entrance)
     this.counters.linksOpened += 1
     if (link.isBroker && !this.#openBroker(link, nowMs)) return
     if (!link.isBroker) this.#nodes.set(link.address, link)
@@ -410,7 +404,7 @@ export class Broker implements BrokerLinkOwner {
 
   linkClosed(link: BrokerLink, code: ErrorCode, message: string, nowMs: number): void {
     this.#links.delete(link)
-    const wasPending = this.#pending.delete(link)
+    if (link.entrance !== null) this.#handshakes.leave(link.entrance)
     this.#forward.linkClosed(link)
     if (this.#nodes.get(link.address) === link) this.#nodes.delete(link.address)
     const { candidate } = link
@@ -419,7 +413,7 @@ export class Broker implements BrokerLinkOwner {
       else this.#candidates.failed(candidate, nowMs)
     }
     this.counters.linksClosed += 1
-    if (wasPending) {
+    if (link.peer === null) {
       this.counters.linksRefused += 1
       this.events.publish({ type: 'refused', remote: link.link.connection.remote, code, message })
     } else {

@@ -1,7 +1,10 @@
+import { BrokerStateNumber } from '../../protocol/constants.ts'
+import { addressOf } from '../../protocol/control.ts'
 import type { BrokerLink } from './broker-link.ts'
 import type { Counters } from './counters.ts'
 import { PIN } from './forward.ts'
 import type { Forward } from './forward.ts'
+import type { Peers } from './peers.ts'
 
 /** How many links and services a report names; the totals are always whole. */
 const ROWS_MAX = 500
@@ -35,6 +38,20 @@ export interface BrokerRow {
   version?: string | null
   /** For how long it has been in this state. */
   sinceMs?: number
+}
+
+export function reportBrokers(peers: Peers): BrokerRow[] {
+  const states = Object.entries(BrokerStateNumber)
+  const linked = [...peers.links()]
+  return peers.list().map((entry) => {
+    const address = addressOf(entry.name, entry.instance)
+    return {
+      address,
+      addresses: entry.addresses.map(({ host, port }) => `${host}:${port}`),
+      state: states.find(([, number]) => number === entry.state)?.[0] ?? 'unknown',
+      roundTripMs: linked.find((link) => link.address === address)?.link.roundTripMs ?? null,
+    }
+  })
 }
 
 export function reportServices(forward: Forward): BrokerReport['services'] {

@@ -114,6 +114,11 @@ export class Handshake {
     return encodeRefusal({ code, versionLowest: VERSION_LOWEST, versionHighest: VERSION_HIGHEST })
   }
 
+  /** Whether the peer has been answered once: what it sends next should prove who it is. */
+  get answered(): boolean {
+    return this.#messages > 0
+  }
+
   /** Forgets the secrets of a handshake that ends unfinished. */
   wipe(): void {
     this.#noise?.wipe()

@@ -121,6 +121,11 @@ export class Link implements StreamListener {
     return this.#state.name === 'open'
   }
 
+  /** Whether the peer's first handshake message has been answered. */
+  get answered(): boolean {
+    return this.#state.name !== 'handshake' || this.#state.handshake.answered
+  }
+
   get closed(): boolean {
     return this.#state.name === 'closed'
   }
@@ -442,7 +447,9 @@ export class Link implements StreamListener {
       this.sendControl(FrameType.CLOSE, encodeFarewell({ code: told(code), message: toldMessage(code, message) }))
       this.#queue?.flush(this.connection)
     }
-    if (code === 'SLOW_READER' || code === 'PEER_SILENT') this.connection.destroy()
+    // Nothing was said that would have to arrive.
+    const silent = code === 'NOT_ADAPTNET' || code === 'HANDSHAKE_TIMEOUT'
+    if (code === 'SLOW_READER' || code === 'PEER_SILENT' || (silent && this.#queue === null)) this.connection.destroy()
     else this.connection.end()
     this.#enterClosed(code, message, nowMs)
   }

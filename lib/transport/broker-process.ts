@@ -7,6 +7,7 @@ import type { BrokerReport } from '../broker/report.ts'
 import type { Identity } from '../identity/identity.ts'
 import { advertisedAddresses, formatHostPort, isLoopback, parseHostPort } from './addresses.ts'
 import type { BeaconOptions } from './beacon-sockets.ts'
+import { linksMax } from './descriptors.ts'
 import { Finding } from './finding.ts'
 import { readIdentity, readRevocations } from './identity-files.ts'
 import { nodeRuntime } from './node-runtime.ts'
@@ -111,7 +112,7 @@ export async function createBroker(options: CreateBrokerOptions): Promise<Runnin
     throw new AdaptnetError('PLAIN_NOT_LOOPBACK', `plain mode listens on loopback only, not on ${host}`)
   const peers = parseSeeds(options.peers ?? [])
   const signed = options.revocations === undefined ? null : await readRevocationsIfAny(options.revocations)
-  const broker = new Broker({ runtime: nodeRuntime, identity, mode, peers: [] })
+  const broker = new Broker({ runtime: nodeRuntime, identity, mode, peers: [], linksMax: linksMax() })
   let listener: Listener
   try {
     if (signed !== null) broker.revoke(signed)
