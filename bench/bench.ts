@@ -30,7 +30,7 @@ const SECTIONS = ['micro', 'roundtrip', 'throughput', 'memory', 'scale'] as cons
 type Section = (typeof SECTIONS)[number]
 
 const USAGE = `usage: npm run bench -- [SECTION...] [--quick] [--rounds N] [--seconds S] [--mode MODE]...
-                     [--payload BYTES] [--outstanding N] [--json FILE] [--keep]
+                     [--payload BYTES] [--outstanding N] [--node-flag FLAG]... [--json FILE] [--keep]
        npm run bench -- --profile [--mode MODE]... [--payload BYTES] [--outstanding N] [--seconds S]
 
   SECTION        ${SECTIONS.join(', ')}; all by default
@@ -38,6 +38,8 @@ const USAGE = `usage: npm run bench -- [SECTION...] [--quick] [--rounds N] [--se
   --rounds N     rounds of each measurement; its figure is their median
   --seconds S    seconds of each measurement
   --mode MODE    plain, noise (each hop encrypted) or sealed (payloads sealed end to end besides); all by default
+  --node-flag FLAG
+                 start adaptnet's client and worker with it, such as --node-flag=--initial-heap-size=64
   --payload BYTES, --outstanding N
                  one workload instead of all, in roundtrip, throughput and --profile
   --json FILE    write everything that was measured
@@ -57,6 +59,7 @@ const OPTIONS = {
   profile: { type: 'boolean' },
   payload: { type: 'string' },
   outstanding: { type: 'string' },
+  'node-flag': { type: 'string', multiple: true },
   help: { type: 'boolean', short: 'h' },
 } as const
 
@@ -141,7 +144,9 @@ async function main(): Promise<void> {
   const machine = describeMachine()
   for (const line of machineLines(machine)) out(line)
   const children = new Children()
-  const systems = new Systems(children)
+  const flags = values['node-flag'] ?? []
+  if (flags.length > 0) out(`client and worker of adaptnet: node ${flags.join(' ')}`)
+  const systems = new Systems(children, flags)
   const watchdog = setTimeout(() => {
     process.stderr.write('the bench took too long and was ended\n')
     process.exit(1)

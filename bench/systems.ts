@@ -37,10 +37,13 @@ export interface AdaptnetSystem extends System {
 export class Systems {
   readonly children: Children
   readonly #authority = createAuthority(sodiumRandom)
+  readonly #flags: readonly string[]
   #instances = 0
 
-  constructor(children: Children) {
+  /** `flags`: for node, at the ends of every adaptnet. */
+  constructor(children: Children, flags: readonly string[] = []) {
     this.children = children
+    this.#flags = flags
   }
 
   /** An identity that may serve and call everything, as text. */
@@ -99,8 +102,8 @@ export class Systems {
     }
     const call = { identity: this.identity('client'), mode, brokers: endpoints }
     const [worker, client] = await Promise.all([
-      this.#start('worker', work, 'worker', { core, flags: flags?.worker ?? [] }),
-      this.#start('client', call, 'client', { core, flags: flags?.client ?? [] }),
+      this.#start('worker', work, 'worker', { core, flags: flags?.worker ?? this.#flags }),
+      this.#start('client', call, 'client', { core, flags: flags?.client ?? this.#flags }),
     ])
     return {
       name,
