@@ -177,6 +177,7 @@ t.test('by its commands, beside those of the library', options(), async (test) =
   const at = ['--broker', String(endpoint)]
   const port = (...args: string[]): ReturnType<typeof run> => run(PYTHON, ['-m', 'adaptnet', ...args], { cwd: PORT })
   const worker = port('serve', 'upper', ...identity('worker'), ...at, '--', 'tr', 'a-z', 'A-Z')
+  test.teardown(() => void worker.child.kill('SIGKILL'))
   let served = ''
   worker.child.stdout?.on('data', (chunk: Buffer | string) => (served += chunk))
   await until('serving', () => served.includes('serving upper'))
