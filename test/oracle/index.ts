@@ -3,4 +3,5 @@
  * and vectors only. It shares no code with `lib/` or `protocol/`: where the two differ, one of them, or the text, is
  * wrong.
  */
+export { decodeFrames, decodeRecords, decodeSigned, decoders, type Outcome } from './decoders.ts'
 export { VECTOR_FILES, judgeVectors } from './vectors.ts'

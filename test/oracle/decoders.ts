@@ -1,0 +1,100 @@
+/**
+ * Every decoder as a function of bytes, for whoever wants a second opinion. Bytes within a value are hex; an input that
+ * is refused has the code of SPEC 12 that its reader ends with. None of them throws.
+ */
+import * as bodies from './bodies.ts'
+import { readEnvelope, readRoute } from './envelope.ts'
+import { Fault, orFault } from './fault.ts'
+import { readFrames } from './frame.ts'
+import { judgePreamble, readHandshakeMessage, readHello, readPreamble, readRefusal } from './handshake.ts'
+import { judgeCertificate, judgeRevocations, judgeServiceKey } from './identity.ts'
+import { RecordStream } from './record.ts'
+import { handshakeKind } from './registry.ts'
+import { outcome, type Outcome } from './vector.ts'
+
+export type { Outcome } from './vector.ts'
+
+const body =
+  (schema: { read(bytes: Uint8Array): unknown }) =>
+  (bytes: Uint8Array): Outcome =>
+    outcome(() => orFault('FRAME_MALFORMED', () => schema.read(bytes)))
+
+/** Decoders of bytes alone. A `null` value: more bytes are needed. */
+export const decoders = {
+  preamble: (bytes: Uint8Array): Outcome =>
+    outcome(() => {
+      const theirs = readPreamble(Buffer.from(bytes))
+      return theirs === null ? null : { ...theirs, version: judgePreamble(theirs, 'noise') }
+    }),
+  refusal: (bytes: Uint8Array): Outcome => outcome(() => ({ code: readRefusal(Buffer.from(bytes)) })),
+  /** Any of the three kinds. */
+  handshakeMessage: (bytes: Uint8Array): Outcome =>
+    outcome(() => {
+      const kinds = ['NOISE', 'PLAIN', 'REFUSAL'].map(handshakeKind)
+      return readHandshakeMessage(Buffer.from(bytes), kinds)
+    }),
+  hello: (bytes: Uint8Array): Outcome => outcome(() => readHello(Buffer.from(bytes))),
+  route: (bytes: Uint8Array): Outcome => outcome(() => readRoute(bytes)),
+  envelope: (bytes: Uint8Array): Outcome => outcome(() => readEnvelope(bytes)),
+  register: body(bodies.register),
+  registered: body(bodies.registered),
+  reject: body(bodies.reject),
+  farewell: body(bodies.farewell),
+  brokers: body(bodies.brokers),
+  'service-keys': body(bodies.serviceKeys),
+  signed: (bytes: Uint8Array): Outcome =>
+    outcome(() => orFault('CERTIFICATE_MALFORMED', () => bodies.signed.readWhole(bytes))),
+} as const
+
+/** The records of a stream, how many bytes wait behind them, and the code that it ends with, if it does. */
+export function decodeRecords(stream: Uint8Array): {
+  records: { sealed: string; raw: string }[]
+  waiting: number
+  code: string | null
+} {
+  const reader = new RecordStream()
+  reader.push(stream)
+  const records: { sealed: string; raw: string }[] = []
+  let code: string | null = null
+  try {
+    for (let next = reader.next(); next !== null; next = reader.next())
+      records.push({ sealed: next.sealed.toString('hex'), raw: next.raw.toString('hex') })
+  } catch (error) {
+    if (!(error instanceof Fault)) throw error
+    code = error.code
+  }
+  return { records, waiting: reader.waiting, code }
+}
+
+/** The frames of a record up to the first that is wrong, unknown OPTIONAL ones left out, and the code of that one. */
+export function decodeFrames(
+  sealed: Uint8Array,
+  raw: Uint8Array,
+  mode: 'noise' | 'plain',
+): { frames: { type: number; flags: number; envelope: string; payload: string }[]; code: string | null } {
+  const { frames, fault } = readFrames(sealed, raw, mode)
+  return {
+    frames: frames.map(({ type, flags, envelope, payload }) => ({
+      type,
+      flags,
+      envelope: envelope.toString('hex'),
+      payload: payload.toString('hex'),
+    })),
+    code: fault?.code ?? null,
+  }
+}
+
+/** Signed records, judged for a net at a time. */
+export function decodeSigned(
+  kind: 'certificate' | 'revocations' | 'service-key',
+  bytes: Uint8Array,
+  net: Uint8Array,
+  nowMs: number,
+): Outcome {
+  const by = { net: Buffer.from(net), nowMs }
+  return outcome(() => {
+    if (kind === 'certificate') return judgeCertificate(bytes, by)
+    if (kind === 'revocations') return judgeRevocations(bytes, by.net)
+    return judgeServiceKey(bytes, by)
+  })
+}
