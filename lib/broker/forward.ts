@@ -182,6 +182,16 @@ export class Forward {
     this.#counters.queued += 1
   }
 
+  /** SPEC 4.6: behind GO_AWAY no REQUEST is sent, so nothing can wait here any longer: other brokers are asked at once. */
+  drain(): void {
+    this.draining = true
+    for (const service of this.services.values())
+      for (const { client, bytes } of service.filterQueue(() => true)) {
+        client.requests -= 1
+        this.#rejectId(client, bytes.subarray(0, ID_BYTES), 'DRAINING', 'the broker is leaving')
+      }
+  }
+
   /** Gives waiting requests to workers that have become idle. */
   dispatchQueue(service: Service, nowMs: number): void {
     while (service.queued > 0) {

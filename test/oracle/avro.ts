@@ -22,8 +22,9 @@ interface RecordSchema {
   fields: { name: string; type: Schema }[]
 }
 
-/** Avro's own widths: an `int` or `long` has at most 64 bits. */
+/** SPEC 2: a number has at most ten bytes, padding included. */
 const VARINT_BYTES_MAX = 10
+const LONG_END = 2n ** 53n - 1n
 /** SPEC 11.2: items of any array in a body. */
 const ITEMS_MAX = 2048
 
@@ -106,8 +107,8 @@ export class Body<T> {
       if (count === 0) return items
       if (count < 0) {
         count = -count
-        const size = readLong(cursor)
-        if (size < 0 || size > cursor.left) throw new Malformed('a block of more bytes than are left')
+        // The size of the block says nothing that its items do not.
+        cursor.varint(VARINT_BYTES_MAX)
       }
       if (count > cursor.left) throw new Malformed('more items than bytes')
       if (items.length + count > ITEMS_MAX) throw new Malformed('too many items')
@@ -144,6 +145,9 @@ export class Body<T> {
   }
 }
 
+/** SPEC 2: smaller than 2^53 - 1 either way, so that every language holds it exactly. */
 function readLong(cursor: Cursor): number {
-  return Number(cursor.varint(VARINT_BYTES_MAX))
+  const value = cursor.varint(VARINT_BYTES_MAX)
+  if (value >= LONG_END || value <= -LONG_END) throw new Malformed('a long of 2^53 - 1 or more')
+  return Number(value)
 }

@@ -5,7 +5,7 @@
 import * as bodies from './bodies.ts'
 import { readEnvelope, readRoute } from './envelope.ts'
 import { Fault, orFault } from './fault.ts'
-import { readFrames } from './frame.ts'
+import { isSkipped, readFrames } from './frame.ts'
 import { judgePreamble, readHandshakeMessage, readHello, readPreamble, readRefusal } from './handshake.ts'
 import { judgeCertificate, judgeRevocations, judgeServiceKey } from './identity.ts'
 import { RecordStream } from './record.ts'
@@ -14,37 +14,38 @@ import { outcome, type Outcome } from './vector.ts'
 
 export type { Outcome } from './vector.ts'
 
+export type Decoder = (bytes: Uint8Array) => Outcome
+
 const body =
-  (schema: { read(bytes: Uint8Array): unknown }) =>
-  (bytes: Uint8Array): Outcome =>
+  (schema: { read(bytes: Uint8Array): unknown }): Decoder =>
+  (bytes) =>
     outcome(() => orFault('FRAME_MALFORMED', () => schema.read(bytes)))
 
 /** Decoders of bytes alone. A `null` value: more bytes are needed. */
-export const decoders = {
-  preamble: (bytes: Uint8Array): Outcome =>
+export const decoders: Readonly<Record<string, Decoder>> = {
+  preamble: (bytes) =>
     outcome(() => {
       const theirs = readPreamble(Buffer.from(bytes))
       return theirs === null ? null : { ...theirs, version: judgePreamble(theirs, 'noise') }
     }),
-  refusal: (bytes: Uint8Array): Outcome => outcome(() => ({ code: readRefusal(Buffer.from(bytes)) })),
+  refusal: (bytes) => outcome(() => ({ code: readRefusal(Buffer.from(bytes)) })),
   /** Any of the three kinds. */
-  handshakeMessage: (bytes: Uint8Array): Outcome =>
+  handshakeMessage: (bytes) =>
     outcome(() => {
       const kinds = ['NOISE', 'PLAIN', 'REFUSAL'].map(handshakeKind)
       return readHandshakeMessage(Buffer.from(bytes), kinds)
     }),
-  hello: (bytes: Uint8Array): Outcome => outcome(() => readHello(Buffer.from(bytes))),
-  route: (bytes: Uint8Array): Outcome => outcome(() => readRoute(bytes)),
-  envelope: (bytes: Uint8Array): Outcome => outcome(() => readEnvelope(bytes)),
+  hello: (bytes) => outcome(() => readHello(Buffer.from(bytes))),
+  route: (bytes) => outcome(() => readRoute(bytes)),
+  envelope: (bytes) => outcome(() => readEnvelope(bytes)),
   register: body(bodies.register),
   registered: body(bodies.registered),
   reject: body(bodies.reject),
   farewell: body(bodies.farewell),
   brokers: body(bodies.brokers),
   'service-keys': body(bodies.serviceKeys),
-  signed: (bytes: Uint8Array): Outcome =>
-    outcome(() => orFault('CERTIFICATE_MALFORMED', () => bodies.signed.readWhole(bytes))),
-} as const
+  signed: (bytes) => outcome(() => orFault('CERTIFICATE_MALFORMED', () => bodies.signed.readWhole(bytes))),
+}
 
 /** The records of a stream, how many bytes wait behind them, and the code that it ends with, if it does. */
 export function decodeRecords(stream: Uint8Array): {
@@ -72,16 +73,20 @@ export function decodeFrames(
   raw: Uint8Array,
   mode: 'noise' | 'plain',
 ): { frames: { type: number; flags: number; envelope: string; payload: string }[]; code: string | null } {
-  const { frames, fault } = readFrames(sealed, raw, mode)
-  return {
-    frames: frames.map(({ type, flags, envelope, payload }) => ({
-      type,
-      flags,
-      envelope: envelope.toString('hex'),
-      payload: payload.toString('hex'),
-    })),
-    code: fault?.code ?? null,
+  const read = readFrames(sealed, raw, mode)
+  let code = read.fault?.code ?? null
+  const frames: { type: number; flags: number; envelope: string; payload: string }[] = []
+  for (const frame of read.frames) {
+    const skipped = outcome(() => isSkipped(frame))
+    if ('code' in skipped) {
+      code = skipped.code
+      break
+    }
+    const { type, flags, envelope, payload } = frame
+    if (skipped.value === false)
+      frames.push({ type, flags, envelope: envelope.toString('hex'), payload: payload.toString('hex') })
   }
+  return { frames, code }
 }
 
 /** Signed records, judged for a net at a time. */

@@ -28,8 +28,8 @@ export function mayBeRaw(type: number, flags: number, mode: string): boolean {
 }
 
 /**
- * The frames up to the first that is wrong, and what is wrong with that one. Unknown frames that are OPTIONAL are left
- * out.
+ * The frames up to the first that is wrong, and what is wrong with that one. Their types are not judged yet: that is
+ * `isSkipped`.
  */
 export function readFrames(
   sealed: Uint8Array,
@@ -40,10 +40,7 @@ export function readFrames(
   try {
     const behind = new Cursor(raw)
     const cursor = new Cursor(sealed)
-    while (cursor.left > 0) {
-      const frame = readFrame(cursor, behind, mode)
-      if (frame !== null) frames.push(frame)
-    }
+    while (cursor.left > 0) frames.push(readFrame(cursor, behind, mode))
     if (behind.left > 0) throw new Fault('RECORD_MALFORMED', `${behind.left} raw bytes that no frame announces`)
   } catch (error) {
     if (!(error instanceof Fault)) throw error
@@ -52,8 +49,8 @@ export function readFrames(
   return { frames, fault: null }
 }
 
-/** The seven steps of SPEC 3.2 but for the sixth, which is about the state of the link, and the seventh, above. */
-function readFrame(cursor: Cursor, behind: Cursor, mode: string): Frame | null {
+/** The first four steps of SPEC 3.2. */
+function readFrame(cursor: Cursor, behind: Cursor, mode: string): Frame {
   if (cursor.left < FRAME_HEADER_BYTES) throw new Fault('RECORD_MALFORMED', 'a frame header is cut off')
   const type = cursor.u8()
   const flags = cursor.u8()
@@ -63,13 +60,17 @@ function readFrame(cursor: Cursor, behind: Cursor, mode: string): Frame | null {
   if (payloadLength > payloadLimit(type)) throw new Fault('FRAME_TOO_LARGE', `payload ${payloadLength}`)
   const isRaw = (flags & RAW) !== 0
   if (isRaw && !mayBeRaw(type, flags, mode)) throw new Fault('FRAME_MALFORMED', `type ${type} must not be raw`)
-  const { envelope, payload } = orFault('RECORD_MALFORMED', () => ({
-    envelope: cursor.take(envelopeLength),
-    payload: (isRaw ? behind : cursor).take(payloadLength),
-  }))
-  if (isKnownType(type)) return { type, flags, envelope, payload }
-  if ((flags & OPTIONAL) === 0 || type === 0) throw new Fault('FRAME_UNKNOWN', `type ${type}`)
-  return null
+  return orFault('RECORD_MALFORMED', () => {
+    const envelope = cursor.take(envelopeLength)
+    return { type, flags, envelope, payload: (isRaw ? behind : cursor).take(payloadLength) }
+  })
+}
+
+/** The fifth step of SPEC 3.2: whether the frame is unknown and says that it may be. */
+export function isSkipped(frame: Frame): boolean {
+  if (isKnownType(frame.type)) return false
+  if (!has(frame, OPTIONAL)) throw new Fault('FRAME_UNKNOWN', `type ${frame.type}`)
+  return true
 }
 
 /** The bytes of a frame for `sealed`; the payload of a RAW one has to be put into `raw`. */

@@ -16,7 +16,7 @@ import { limit } from './registry.ts'
 export const CLOCK_TOLERANCE_MS = 300_000
 
 /** SPEC 5.1: what a signature is over is told apart by these, each with a zero byte behind it. */
-const CONTEXT = {
+export const CONTEXTS: Readonly<Record<'certificate' | 'revocations' | 'serviceKey', Buffer>> = {
   certificate: Buffer.from('adaptnet certificate 1\0'),
   revocations: Buffer.from('adaptnet revocations 1\0'),
   serviceKey: Buffer.from('adaptnet service key 1\0'),
@@ -39,8 +39,9 @@ const JOURNAL = /^[a-z0-9]+$/
 export const isName = (text: string): boolean => NAME.test(text) && text.length <= limit('NAME_BYTES_MAX')
 export const isService = (text: string): boolean => SERVICE.test(text) && text.length <= limit('SERVICE_BYTES_MAX')
 export const isJournal = (text: string): boolean => JOURNAL.test(text) && text.length <= limit('JOURNAL_BYTES_MAX')
+/** As long as a service, the `*` included. */
 const isPattern = (text: string): boolean =>
-  text.endsWith('*') ? text === '*' || isService(text.slice(0, -1)) : isService(text)
+  text.length <= limit('SERVICE_BYTES_MAX') && (text === '*' || isService(text.replace(/\*$/, '')))
 
 /** SPEC 5.2: whether one of the patterns covers the service. */
 export function covers(patterns: readonly string[], service: string): boolean {
@@ -74,7 +75,7 @@ export interface Judgement {
 
 /** SPEC 5.2, the steps in their order. */
 export function judgeCertificate(bytes: Uint8Array, by: Judgement): Certificate {
-  const body = openSigned(bytes, CONTEXT.certificate, by.net)
+  const body = openSigned(bytes, CONTEXTS.certificate, by.net)
   const found = orFault('CERTIFICATE_MALFORMED', () => certificate.readWhole(body))
   const wrong = (why: string): Fault => new Fault('CERTIFICATE_MALFORMED', why)
   if (body.length > limit('CERTIFICATE_BYTES_MAX')) throw wrong('the body is too long')
@@ -99,7 +100,7 @@ function judgeTime(found: { notBefore: number; notAfter: number }, nowMs: number
 
 /** SPEC 5.3. */
 export function judgeRevocations(bytes: Uint8Array, net: Buffer): Revocations {
-  const body = openSigned(bytes, CONTEXT.revocations, net)
+  const body = openSigned(bytes, CONTEXTS.revocations, net)
   const found = orFault('FRAME_MALFORMED', () => revocations.readWhole(body))
   if (found.entries.length > limit('REVOCATIONS_MAX')) throw new Fault('FRAME_MALFORMED', 'too many entries')
   if (!found.entries.every((entry) => isName(entry.name))) throw new Fault('FRAME_MALFORMED', 'name')
@@ -109,7 +110,7 @@ export function judgeRevocations(bytes: Uint8Array, net: Buffer): Revocations {
 
 /** SPEC 5.6. */
 export function judgeServiceKey(bytes: Uint8Array, by: { net: Buffer; nowMs: number }): ServiceKey {
-  const body = openSigned(bytes, CONTEXT.serviceKey, by.net)
+  const body = openSigned(bytes, CONTEXTS.serviceKey, by.net)
   const found = orFault('CERTIFICATE_MALFORMED', () => serviceKey.readWhole(body))
   if (!isService(found.service)) throw new Fault('CERTIFICATE_MALFORMED', 'service')
   if (found.epoch < 1) throw new Fault('CERTIFICATE_MALFORMED', 'epoch')
@@ -118,16 +119,16 @@ export function judgeServiceKey(bytes: Uint8Array, by: { net: Buffer; nowMs: num
   return found
 }
 
-function signWith(seed: Buffer, context: Buffer, body: Buffer): Buffer {
+export function signWith(seed: Buffer, context: Buffer, body: Buffer): Buffer {
   return signed.write({ body, signature: ed25519Sign(seed, Buffer.concat([context, body])) })
 }
 
 export const signCertificate = (seed: Buffer, fields: Certificate): Buffer =>
-  signWith(seed, CONTEXT.certificate, certificate.write(fields))
+  signWith(seed, CONTEXTS.certificate, certificate.write(fields))
 export const signRevocations = (seed: Buffer, fields: Revocations): Buffer =>
-  signWith(seed, CONTEXT.revocations, revocations.write(fields))
+  signWith(seed, CONTEXTS.revocations, revocations.write(fields))
 export const signServiceKey = (seed: Buffer, fields: ServiceKey): Buffer =>
-  signWith(seed, CONTEXT.serviceKey, serviceKey.write(fields))
+  signWith(seed, CONTEXTS.serviceKey, serviceKey.write(fields))
 
 const bytesOf = (text: unknown): Buffer => Buffer.from(text as string, 'base64url')
 
@@ -164,4 +165,9 @@ export function writeIdentity(identity: Identity): string {
     signSeed: text(signSeed),
     certificate: text(identity.certificate),
   })
+}
+
+/** The name in the identity's own certificate. */
+export function readName(identity: Identity): string {
+  return certificate.read(signed.read(identity.certificate).body).name
 }

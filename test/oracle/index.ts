@@ -3,5 +3,23 @@
  * and vectors only. It shares no code with `lib/` or `protocol/`: where the two differ, one of them, or the text, is
  * wrong.
  */
-export { decodeFrames, decodeRecords, decodeSigned, decoders, type Outcome } from './decoders.ts'
+export { OracleBroker } from './broker.ts'
+export type { Reply as OracleReply, RequestOptions as OracleRequestOptions } from './call.ts'
+export { decodeFrames, decodeRecords, decodeSigned, decoders, type Decoder, type Outcome } from './decoders.ts'
+export {
+  readIdentity,
+  signCertificate,
+  signRevocations,
+  signServiceKey,
+  signWith,
+  CONTEXTS,
+  type Identity as OracleIdentity,
+} from './identity.ts'
+export { Journal } from './journal.ts'
+export { violations } from './link.ts'
+export { OracleNode } from './node.ts'
+export { WorkerSeals } from './seal.ts'
+export { codeOfNumber } from './registry.ts'
+export { driven, openAcceptor } from './vector-links.ts'
+export { spelled, vectorFile, type Vector } from './vector.ts'
 export { VECTOR_FILES, judgeVectors } from './vectors.ts'

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto'
 import { farewell, hello, type Address, type Certificate, type Hello, type Revocations } from './bodies.ts'
 import { readRoute, type Route } from './envelope.ts'
 import { Fault, orFault } from './fault.ts'
-import { RAW, controlFrame, mayBeRaw, readFrames, writeFrame, type Frame } from './frame.ts'
+import { RAW, controlFrame, isSkipped, mayBeRaw, readFrames, writeFrame, type Frame } from './frame.ts'
 import * as handshake from './handshake.ts'
 import { judgeCertificate, type Identity } from './identity.ts'
 import { Cipher, Noise } from './noise.ts'
@@ -49,6 +49,10 @@ export interface Peer {
 }
 
 const RELAYED = new Set(['REQUEST', 'REPLY', 'REJECT', 'CANCEL', 'ACKNOWLEDGE'].map(frameType))
+/** SPEC 4.6: what must not follow a GO_AWAY. */
+const BEGINNINGS = new Set(['REQUEST', 'REGISTER'].map(frameType))
+/** What peers did that they must not, where the link goes on all the same. For tests to look at. */
+export const violations: string[] = []
 /** SPEC 11.2: payloads that are shorter travel inside. */
 const RAW_BYTES_MIN = 1024
 const SILENT_INTERVALS_MAX = 3
@@ -228,17 +232,32 @@ export class Link {
 
   /** The acceptor reads the Hello of the dialler, in message 3 or in PLAIN. */
   #takeLast(body: Buffer): void {
-    const payload = this.#noise === null ? body : this.#noise.read(body)
-    if (this.#noise === null) this.#writeMessage(handshake.PLAIN, this.#ownHello())
-    else [this.#receiving, this.#sending] = this.#noise.split()
-    // From here on there are keys: what is wrong now is said by CLOSE.
-    this.#step = 'records'
-    const theirs = handshake.readHello(payload)
-    if (theirs.version < this.#version) throw new Fault('HANDSHAKE_FAILED', `version ${theirs.version}`)
+    const theirs = this.#noise === null ? this.#readPlain(body) : this.#readLastNoise(this.#noise, body)
     if (!isRole(theirs.role)) throw new Fault('ROLE_REFUSED', `role ${theirs.role}`)
     this.#admit(theirs)
     this.send(controlFrame('WELCOME'))
     this.#open()
+  }
+
+  /** SPEC 4.4: in plain mode a Hello that is wrong is refused as any message is; what is wrong with its sender, later. */
+  #readPlain(body: Buffer): Hello {
+    const theirs = this.#checked(handshake.readHello(body))
+    this.#writeMessage(handshake.PLAIN, this.#ownHello())
+    this.#step = 'records'
+    return theirs
+  }
+
+  /** Once there are keys, what is wrong is said by CLOSE. */
+  #readLastNoise(noise: Noise, body: Buffer): Hello {
+    const payload = noise.read(body)
+    ;[this.#receiving, this.#sending] = noise.split()
+    this.#step = 'records'
+    return this.#checked(handshake.readHello(payload))
+  }
+
+  #checked(theirs: Hello): Hello {
+    if (theirs.version < this.#version) throw new Fault('HANDSHAKE_FAILED', `version ${theirs.version}`)
+    return theirs
   }
 
   /** The dialler reads the Hello of the acceptor, in message 2 or in PLAIN. */
@@ -309,10 +328,12 @@ export class Link {
       this.owner.end()
       return this.#closed(codeOfNumber(code))
     }
+    // SPEC 4.4: before WELCOME nothing else is known, whatever it says of itself.
     if (this.state === 'awaiting-welcome') {
       if (!is('WELCOME')) throw new Fault('FRAME_UNEXPECTED', `type ${frame.type} before WELCOME`)
       return this.#open()
     }
+    if (isSkipped(frame)) return
     if (is('WELCOME')) throw new Fault('FRAME_UNEXPECTED', 'WELCOME on an open link')
     if (is('PING')) return this.send(controlFrame('PONG', frame.payload))
     if (is('PONG')) return
@@ -321,6 +342,7 @@ export class Link {
       if (this.peerLeaving) return
       this.peerLeaving = true
     }
+    if (this.peerLeaving && BEGINNINGS.has(frame.type)) violations.push(`type ${frame.type} behind GO_AWAY`)
     this.owner.frame(frame, RELAYED.has(frame.type) ? readRoute(frame.envelope) : null)
   }
 

@@ -25,7 +25,7 @@ interface Recorded {
   acceptorKey: string
 }
 
-interface Driven {
+export interface Driven {
   link: Link
   /** What it has written, piece by piece. */
   sent: Buffer[]
@@ -34,7 +34,7 @@ interface Driven {
 }
 
 /** A link with the keys of `handshake.json`. The acceptor is a broker without peers. */
-function driven(mode: Mode, side: Side): Driven {
+export function driven(mode: Mode, side: Side): Driven {
   const file = vectorFile('handshake')
   const party = file[side] as Party
   const instance = hex(party.hello.instance)
@@ -124,8 +124,8 @@ export const handshakeMessage: Runner = (file, complain) => {
     }
 }
 
-/** Both sides of a connection brought to where it is open; what the acceptor said until then is forgotten. */
-function openAcceptor(mode: Mode): Driven {
+/** Both sides of a connection brought to where it is open; the dialler then sends one record, as it is told. */
+export function openAcceptor(mode: Mode): Driven & { deliver(sealed: Buffer, raw: Buffer): void } {
   const acceptor = driven(mode, 'acceptor')
   const dialler = driven(mode, 'dialler')
   let given = 0
@@ -134,19 +134,23 @@ function openAcceptor(mode: Mode): Driven {
     while (given < dialler.sent.length) acceptor.link.receive(dialler.sent[given++] as Buffer)
     while (taken < acceptor.sent.length) dialler.link.receive(acceptor.sent[taken++] as Buffer)
   }
-  return acceptor
+  const { diallerKey } = vectorFile('handshake').recorded as Recorded
+  return Object.assign(acceptor, {
+    deliver: (sealed: Buffer, raw: Buffer): void => {
+      const header = recordHeader(sealed.length + (mode === 'noise' ? TAG_BYTES : 0), raw.length)
+      const box = mode === 'noise' ? new Cipher(hex(diallerKey)).encrypt(header, sealed) : sealed
+      acceptor.link.receive(Buffer.concat([header, box, raw]))
+    },
+  })
 }
 
 export const frame: Runner = (file, complain) => {
-  const { diallerKey, acceptorKey } = vectorFile('handshake').recorded as Recorded
+  const { acceptorKey } = vectorFile('handshake').recorded as Recorded
   for (const vector of file.vectors) {
     const mode = vector.mode as Mode
     const noise = mode === 'noise'
     const found = openAcceptor(mode)
-    const [sealed, raw] = [hex(vector.bytes), hex(vector.raw)]
-    const header = recordHeader(sealed.length + (noise ? TAG_BYTES : 0), raw.length)
-    const box = noise ? new Cipher(hex(diallerKey)).encrypt(header, sealed) : sealed
-    found.link.receive(Buffer.concat([header, box, raw]))
+    found.deliver(hex(vector.bytes), hex(vector.raw))
     const what = found.code === null ? { value: spelled({ frames: found.frames }) } : { code: found.code }
     if (!isDeepStrictEqual(what, expected(vector))) complain(vector, 'ended', what, expected(vector))
     if (found.code !== null) continue
