@@ -303,7 +303,7 @@ export class Client {
     const sealing = call.options.sealing ?? 'auto'
     if (sealing === 'never' || call.service.startsWith('$')) call.seal = null
     else {
-      const seal = this.#seals.seal(call.service, call.receiver, call.id, call.payload)
+      const seal = this.#seals.seal(call.receiver, call.id, call.payload, Math.ceil(call.deadline))
       if (seal === null && sealing === 'required') {
         call.lastCode = 'SEAL_REQUIRED'
         return false

@@ -27,26 +27,33 @@ export function mayBeRaw(type: number, flags: number, mode: string): boolean {
   return mode === 'plain' || (CARRIERS.has(type) && (flags & SEALED) !== 0)
 }
 
+export interface ReadFrames {
+  frames: Frame[]
+  /** Bytes of `sealed` behind the frames, where one was wrong. */
+  left: number
+  fault: Fault | null
+}
+
 /**
  * The frames up to the first that is wrong, and what is wrong with that one. Their types are not judged yet: that is
  * `isSkipped`.
  */
-export function readFrames(
-  sealed: Uint8Array,
-  raw: Uint8Array,
-  mode: string,
-): { frames: Frame[]; fault: Fault | null } {
+export function readFrames(sealed: Uint8Array, raw: Uint8Array, mode: string): ReadFrames {
   const frames: Frame[] = []
+  const behind = new Cursor(raw)
+  const cursor = new Cursor(sealed)
+  let left = cursor.left
   try {
-    const behind = new Cursor(raw)
-    const cursor = new Cursor(sealed)
-    while (cursor.left > 0) frames.push(readFrame(cursor, behind, mode))
+    while (left > 0) {
+      frames.push(readFrame(cursor, behind, mode))
+      left = cursor.left
+    }
     if (behind.left > 0) throw new Fault('RECORD_MALFORMED', `${behind.left} raw bytes that no frame announces`)
   } catch (error) {
     if (!(error instanceof Fault)) throw error
-    return { frames, fault: error }
+    return { frames, left, fault: error }
   }
-  return { frames, fault: null }
+  return { frames, left, fault: null }
 }
 
 /** The first four steps of SPEC 3.2. */

@@ -85,7 +85,7 @@ export class OracleNode {
   private constructor(options: NodeOptions) {
     this.#options = options
     this.address = `${readName(options.identity)}/${this.#instance.toString('hex')}`
-    this.#seals = new ClientSeals(this.address)
+    this.#seals = new ClientSeals(this.address, options.identity)
     const nextCounter = (): number => ++this.#counter
     this.worker = new Worker({
       address: this.address,

@@ -32,11 +32,22 @@ const PATTERNS: Record<string, Pattern> = {
 
 /** One direction of a session, or the cipher of a handshake. */
 export class Cipher {
-  readonly key: Buffer
+  #key: Buffer
   #number = 0n
 
   constructor(key: Buffer) {
-    this.key = key
+    this.#key = key
+  }
+
+  get key(): Buffer {
+    return this.#key
+  }
+
+  /** SPEC 4.5: Noise's REKEY. The nonce goes on counting. */
+  rekey(): void {
+    const nonce = Buffer.concat([Buffer.alloc(4), Buffer.alloc(8, 0xff)])
+    const box = chachaSeal({ key: this.#key, nonce, associated: Buffer.alloc(0) }, Buffer.alloc(KEY_BYTES))
+    this.#key = box.subarray(0, KEY_BYTES)
   }
 
   /** SPEC 4.5: 4 zero bytes, then the number of the message, little-endian. */
@@ -47,12 +58,12 @@ export class Cipher {
   }
 
   encrypt(associated: Buffer, plaintext: Buffer): Buffer {
-    return chachaSeal({ key: this.key, nonce: Cipher.nonce(this.#number++), associated }, plaintext)
+    return chachaSeal({ key: this.#key, nonce: Cipher.nonce(this.#number++), associated }, plaintext)
   }
 
   /** Null, and the nonce stays, when the box does not open. */
   decrypt(associated: Buffer, box: Buffer): Buffer | null {
-    const plaintext = chachaOpen({ key: this.key, nonce: Cipher.nonce(this.#number), associated }, box)
+    const plaintext = chachaOpen({ key: this.#key, nonce: Cipher.nonce(this.#number), associated }, box)
     if (plaintext !== null) this.#number++
     return plaintext
   }
@@ -65,6 +76,8 @@ export interface NoiseOptions {
   staticSecret: Buffer | null
   ephemeralSecret: Buffer
   remoteStatic?: Buffer
+  /** Told of each step, for vectors. */
+  trace?: (step: { after: string; hash: Buffer; chainingKey: Buffer; key: Buffer | null }) => void
 }
 
 export class Noise {
@@ -77,6 +90,8 @@ export class Noise {
   readonly #e: Buffer
   #rs: Buffer | null
   #re: Buffer | null = null
+  #message = 0
+  readonly #trace: NoiseOptions['trace']
 
   constructor(options: NoiseOptions) {
     const pattern = PATTERNS[options.pattern]
@@ -89,7 +104,10 @@ export class Noise {
     const name = Buffer.from(`Noise_${options.pattern}_25519_ChaChaPoly_BLAKE2b`)
     this.#h = Buffer.concat([name], 64)
     this.#ck = this.#h
+    this.#trace = options.trace
+    this.#tell('the name of the protocol')
     this.#mixHash(options.prologue)
+    this.#tell('prologue')
     for (const side of ['initiator', 'responder'] as const) {
       if (!pattern.known[side]) continue
       const own = (side === 'initiator') === this.#initiator
@@ -115,8 +133,10 @@ export class Noise {
         parts.push(key)
       } else if (token === 's') parts.push(this.#encrypt(linkKeyOf(this.#s as Buffer)))
       else this.#mixDh(token)
+      this.#tell(`message ${this.#message}: ${token}`)
     }
     parts.push(this.#encrypt(payload))
+    this.#tell(`message ${this.#message}: payload`)
     return Buffer.concat(parts)
   }
 
@@ -134,8 +154,11 @@ export class Noise {
         this.#mixHash(this.#re)
       } else if (token === 's') this.#rs = this.#decrypt(take(KEY_BYTES + (this.#cipher === null ? 0 : TAG_BYTES)))
       else this.#mixDh(token)
+      this.#tell(`message ${this.#message}: ${token}`)
     }
-    return this.#decrypt(rest)
+    const payload = this.#decrypt(rest)
+    this.#tell(`message ${this.#message}: payload`)
+    return payload
   }
 
   /** What the initiator and what the responder sends with. */
@@ -147,7 +170,12 @@ export class Noise {
   #nextMessage(): Token[] {
     const tokens = this.#messages.shift()
     if (tokens === undefined) throw new Error('the handshake is over')
+    this.#message++
     return tokens
+  }
+
+  #tell(after: string): void {
+    this.#trace?.({ after, hash: this.#h, chainingKey: this.#ck, key: this.#cipher?.key ?? null })
   }
 
   #mixHash(bytes: Buffer): void {

@@ -109,7 +109,8 @@ function extended({ key, nonce, associated }: Box): Box {
 export const xchachaSeal = (box: Box, plaintext: Buffer): Buffer => chachaSeal(extended(box), plaintext)
 export const xchachaOpen = (box: Box, sealed: Buffer): Buffer | null => chachaOpen(extended(box), sealed)
 
-function hchacha20(key: Buffer, nonce: Buffer): Buffer {
+/** The rounds of ChaCha20 (RFC 8439, 2.3) over key and 16 bytes, without the addition at their end. */
+export function hchacha20(key: Buffer, nonce: Buffer): Buffer {
   const words = (bytes: Buffer): number[] =>
     Array.from({ length: bytes.length / 4 }, (_, index) => bytes.readUInt32LE(4 * index))
   const state = Uint32Array.from([...words(Buffer.from('expand 32-byte k')), ...words(key), ...words(nonce)])

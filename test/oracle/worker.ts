@@ -282,5 +282,12 @@ function openSealed(
   if (!has(frame, SEALED))
     return service.sealedOnly === true ? 'SEAL_REQUIRED' : { payload: Buffer.from(frame.payload), seal: null }
   if (service.seals === undefined) return 'NOT_STARTED'
-  return service.seals.open(frame.payload, envelope) ?? 'REQUEST_FORGED'
+  const { id, sender, receiver } = envelope
+  const binding = { id: Buffer.from(id), client: sender, receiver }
+  try {
+    return service.seals.open(frame.payload, binding, envelope.delivery === delivery('exactly-once'))
+  } catch (error) {
+    if (error instanceof Fault) return error.code
+    throw error
+  }
 }
