@@ -35,6 +35,8 @@ export interface NodeParty {
     options?: OracleRequestOptions & { seal?: 'required' | 'never' },
   ): Promise<{ payload: Buffer; broker: string; attempts: number }>
   drain(): Promise<void>
+  /** Cuts its links as the network would, where the kind can. */
+  cut?: () => void
 }
 
 export interface BrokerParty {
@@ -85,8 +87,9 @@ export class InteropNet implements AsyncDisposable {
     return party
   }
 
-  async node(kind: Kind, name: string): Promise<NodeParty> {
-    const brokers = this.brokers.map((broker) => broker.endpoint)
+  /** A node that knows these brokers, all of them unless told otherwise. */
+  async node(kind: Kind, name: string, known: BrokerParty[] = this.brokers): Promise<NodeParty> {
+    const brokers = known.map((broker) => broker.endpoint)
     return kind === 'real' ? this.#realNode(name, brokers) : this.#oracleNode(name, brokers)
   }
 
@@ -123,6 +126,7 @@ export class InteropNet implements AsyncDisposable {
       request: (service, payload, { seal, ...options } = {}) =>
         node.request(service, payload, { ...options, ...(seal === undefined ? {} : { sealing: seal }) }),
       drain: () => node.drain(),
+      cut: () => node.cut(),
     }
   }
 

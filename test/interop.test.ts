@@ -155,3 +155,47 @@ for (const mode of ['plain', 'noise'] as const)
         await asks.drain()
         t.same(violations.splice(0), [], 'nobody began anything behind a GO_AWAY')
       })
+
+for (const [broker, worker] of [
+  ['real', 'real'],
+  ['oracle', 'real'],
+  ['real', 'oracle'],
+] as const)
+  t.test(`a client that comes back by another link: ${broker} broker, ${worker} worker`, async (t) => {
+    await using net = new InteropNet('plain')
+    await net.broker(broker, 'only')
+    const works = await net.node(worker, 'worker')
+    const asks = await net.node('oracle', 'client')
+    let runs = 0
+    let release: () => void = () => undefined
+    await works.serve('slow', async ({ payload }) => {
+      runs++
+      await new Promise<void>((resolve) => {
+        release = resolve
+      })
+      return payload
+    })
+    const asked = asks.request('slow', Buffer.from('x'), { timeoutMs: 9000, deadlineMs: 9000 })
+    await until('the handler runs', () => runs === 1)
+    asks.cut?.()
+    // The second attempt has to be there before the answer: a request of its own kind behind it says so.
+    await asks.request('$broker.status', Buffer.alloc(0), { timeoutMs: 9000, deadlineMs: 9000 })
+    await pause(20)
+    release()
+    const { attempts } = await asked
+    t.equal(attempts, 2, 'the answer of the one run comes by the new link')
+    t.equal(runs, 1)
+  })
+
+t.test('brokers of both kinds in one net', async (t) => {
+  await using net = new InteropNet('noise')
+  const one = await net.broker('real', 'one')
+  const two = await net.broker('oracle', 'two')
+  const works = await net.node('real', 'worker', [one])
+  const asks = await net.node('oracle', 'client', [two])
+  await works.serve('echo', ({ payload }) => payload)
+  for (const broker of [one, two]) await reaches(asks, broker.address, {})
+  t.pass('a node that knows one broker hears of the other')
+  await asks.drain()
+  await works.drain()
+})

@@ -154,11 +154,9 @@ export class OracleBroker {
     this.#tellBrokers()
     await new Promise<void>((resolve) => {
       const timer = setInterval(() => {
-        for (const link of this.#open()) {
-          const { peerLeaving } = link.connection.link
-          if (peerLeaving && !this.relay.isBusy(link)) link.connection.link.close('BYE')
-        }
-        if (this.#open().length > 0) return
+        const rest = this.#open()
+        if (rest.some((link) => !link.connection.link.peerLeaving || this.relay.isBusy(link))) return
+        for (const link of rest) link.connection.link.close('DRAINING')
         clearInterval(timer)
         resolve()
       }, PUMP_MS)

@@ -37,6 +37,7 @@ export interface LinkOwner {
   /** A frame that the link does not deal with itself. Relayed ones come with their route. */
   frame(frame: Frame, route: Route | null): void
   closed(code: string): void
+  pong?(): void
   /** Whether this side awaits answers here: it then asks after the peer sooner. */
   busy?(): boolean
 }
@@ -355,7 +356,7 @@ export class Link {
     if (isSkipped(frame)) return
     if (is('WELCOME')) throw new Fault('FRAME_UNEXPECTED', 'WELCOME on an open link')
     if (is('PING')) return this.send(controlFrame('PONG', frame.payload))
-    if (is('PONG')) return
+    if (is('PONG')) return this.owner.pong?.()
     if (is('REKEY')) return this.#takeRekey(isLast)
     if (is('GO_AWAY')) {
       orFault('FRAME_MALFORMED', () => farewell.read(frame.payload))

@@ -42,6 +42,9 @@ export const limit = (name: string): number => entry(registry.limits, name).valu
 /** SPEC 7.2: a broker without gossip does not know the frame. */
 const known = new Set(Object.values(registry.frameTypes).filter((number) => number !== frameType('GOSSIP')))
 
+export const nameOfType = (number: number): string =>
+  Object.entries(registry.frameTypes).find(([, other]) => other === number)?.[0] ?? `type ${number}`
+
 export const isKnownType = (number: number): boolean => known.has(number)
 export const isRole = (number: number): boolean => Object.values(registry.roles).includes(number)
 

@@ -36,7 +36,7 @@ interface Asked {
 
 interface Running extends Asked {
   worker: Member
-  service: string
+  offer: Offer
 }
 
 interface Waiting extends Asked {
@@ -113,19 +113,18 @@ export class Relay {
     }
     const idle = this.#idleWorker(receiver)
     if (idle !== null) return this.#give(idle, asked, frame)
-    const bytes = frame.envelope.length + frame.payload.length
-    const queued = this.waiting.reduce(
-      (sum, other) => sum + other.frame.envelope.length + other.frame.payload.length,
-      0,
-    )
-    const service = receiver.split('#')[0] as string
-    const ahead = this.waiting.filter((other) => other.receiver.split('#')[0] === service).length
-    if (ahead >= limit('QUEUE_REQUESTS_MAX') || queued + bytes > limit('QUEUE_BYTES_MAX'))
-      return this.#reject(asked, 'BUSY', BUSY_RETRY_AFTER_MS)
-    // A retry of what waits still takes its place: it must not be given to two workers.
+    const waits: Waiting = { ...asked, frame, timeToLive, since: now }
     const earlier = this.waiting.findIndex((other) => isSame(other, asked))
-    if (earlier >= 0) this.waiting.splice(earlier, 1)
-    this.waiting.push({ ...asked, frame, timeToLive, since: now })
+    if (route.retryCount > 0 && earlier >= 0) this.waiting.splice(earlier, 1, waits)
+    else if (this.#isFull(receiver, frame)) this.#reject(asked, 'BUSY', BUSY_RETRY_AFTER_MS)
+    else this.waiting.push(waits)
+  }
+
+  #isFull(receiver: string, frame: Frame): boolean {
+    const bytesOf = ({ envelope, payload }: Frame): number => envelope.length + payload.length
+    const bytes = this.waiting.reduce((sum, other) => sum + bytesOf(other.frame), bytesOf(frame))
+    const ahead = this.waiting.filter((other) => other.receiver === receiver).length
+    return ahead >= limit('QUEUE_REQUESTS_MAX') || bytes > limit('QUEUE_BYTES_MAX')
   }
 
   #answer(worker: Member, frame: Frame, route: Route): void {
@@ -177,7 +176,8 @@ export class Relay {
   /** Round robin: whoever is given something goes to the end of the list. */
   #idleWorker(receiver: string): Offer | null {
     const index = this.offers.findIndex((offer) => {
-      const busy = this.running.filter((other) => other.worker === offer.worker && other.service === offer.service)
+      // What a worker still has of a service that it has withdrawn and offers again does not count.
+      const busy = this.running.filter((other) => other.offer === offer)
       return serves(offer, receiver) && !offer.worker.behind && busy.length < offer.concurrency
     })
     const offer = this.offers[index]
@@ -189,7 +189,7 @@ export class Relay {
 
   #give(offer: Offer, asked: Asked, frame: Frame): void {
     const { client, clientAddress, id, receiver, deadline } = asked
-    this.running.push({ client, clientAddress, id, receiver, deadline, worker: offer.worker, service: offer.service })
+    this.running.push({ client, clientAddress, id, receiver, deadline, worker: offer.worker, offer })
     offer.worker.send(frame)
   }
 
