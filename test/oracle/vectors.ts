@@ -1,5 +1,6 @@
 /** Runs `protocol/vectors` through the oracle, and makes again the bytes that they give. */
 import { isDeepStrictEqual } from 'node:util'
+import { readBeacon } from './beacon.ts'
 import * as bodies from './bodies.ts'
 import { patchTimeToLive, readEnvelope, readRoute, writeEnvelope, type Envelope } from './envelope.ts'
 import { Fault, orFault } from './fault.ts'
@@ -79,6 +80,10 @@ const envelope: Runner = (file, complain) => {
     const found = patchTimeToLive(hex(patch.bytes), patch.timeToLive).toString('hex')
     if (found !== patch.patched) complain({ id, comment: 'a patch' }, 'patched', found, patch.patched)
   }
+}
+
+const beacon: Runner = (file, complain) => {
+  for (const vector of file.vectors) judge(vector, complain, () => readBeacon(hex(vector.bytes)))
 }
 
 const certificate: Runner = (file, complain) => {
@@ -213,6 +218,7 @@ const RUNNERS: Record<string, Runner> = {
   frame,
   envelope,
   control,
+  beacon,
   certificate,
   seal,
   noise,
