@@ -212,6 +212,38 @@
  *   = It accuses nobody when it goes on, and does not do again what others did meanwhile.
  *   > broker-life.test.ts: a process that was stopped for a while accuses nobody when it goes on
  *   > scenarios.test.ts: a worker that stood still while others did its work does not do it again
+ * 64 A cut between brokers, between a node and a broker, between halves of the net.
+ *   = Each side goes on with what it has; whole again by itself, however long it was.
+ *   > hosts.test.ts: two halves, for longer than every timeout, and whole again
+ *   > broker-life.test.ts: a half-open link to a worker is noticed within a second when answers are awaited
+ * 65 A way that is cut in one direction only.
+ *   = Both ends notice, because answers are awaited, not bytes; another way is used.
+ *   > broker-life.test.ts: a cut in one direction only is noticed too, whichever it is
+ *   > hosts.test.ts: a way that is cut in one direction only
+ * 76 Beacons: forged, in floods, one's own, of another net.
+ *   = Ignored, counted by reason; an address is dialled once in ten seconds, and the handshake decides.
+ *   > beacon.test.ts: what is ignored, each for its reason
+ *   > beacon.test.ts: a flood costs a bounded number of looks and of dials, and others are heard
+ *   > beacon.test.ts: on loopback
+ * 77 A beacon that points to a thousand addresses, or to somebody else.
+ *   = Only where it came from is dialled, and only if it names that itself.
+ *   > beacon.test.ts: what is taken of a beacon: where it came from, and the port
+ *   > beacon.test.ts: what is ignored, each for its reason
+ *   > vectors.test.ts: beacons
+ * 78 A datagram with a forged source, to be answered there.
+ *   = No datagram is answered.
+ *   > beacon.test.ts: on loopback
+ * 79 Datagrams of no bytes and of 65,507; errors that come back.
+ *   = Ignored; a socket that fails is made anew.
+ *   > beacon.test.ts: what is ignored, each for its reason
+ *   > beacon.test.ts: any bytes: nothing is thrown, nothing is believed
+ *   > beacon.test.ts: on loopback
+ * 80 The system's buffer for datagrams is full.
+ *   - Beacons are repeated, and none matters: nothing else goes by datagrams.
+ * 81 An interface goes down, comes up, has another address; no default route; IPv6 alone.
+ *   = Groups are joined and beacons sent as the interfaces are now; links are made anew.
+ *   > hosts.test.ts: beacons: nobody has an address, and all find each other
+ *   > hosts.test.ts: beacons by IPv6 alone
  * 90 Two brokers with one identity; an empty key file; one that others can read.
  *   = They are two brokers, by their instances; IDENTITY_MALFORMED; IDENTITY_EXPOSED with the command that mends it.
  *   > catalogue-net.test.ts: two brokers with one identity are two brokers
@@ -223,7 +255,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { root } from './vectors/independent-codec.ts'
 
-const NUMBERS = [...Array.from({ length: 53 }, (_, index) => index + 1), 90]
+const NUMBERS = [...Array.from({ length: 53 }, (_, index) => index + 1), 64, 65, 76, 77, 78, 79, 80, 81, 90]
 
 interface Entry {
   number: number

@@ -196,6 +196,8 @@ export class Switch {
 }
 
 const HOSTS_MAX = 9
+/** Long enough for any machine: what fails waits for it, nothing else does. */
+const LIMIT_MS = 60_000
 const mac = (host: number): string => `02:00:00:00:00:0${host.toString(16)}`
 
 export class HostRunning extends Running {
@@ -204,5 +206,13 @@ export class HostRunning extends Running {
   constructor(namespace: string, host: number, args: readonly string[]) {
     super(args, '', ['ip', 'netns', 'exec', namespace])
     this.host = host
+  }
+
+  override event(
+    type: string,
+    matching?: (event: Record<string, unknown>) => boolean,
+    options: { after?: number; limitMs?: number } = {},
+  ): Promise<Record<string, unknown>> {
+    return super.event(type, matching, { limitMs: LIMIT_MS, ...options })
   }
 }
