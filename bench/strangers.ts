@@ -36,6 +36,8 @@ const HONEST = { payloadBytes: 1_024, outstanding: 8 }
 const SETTLE_MS = 300
 const WATCHDOG_MS = 10 * 60_000
 const RECONNECT_LIMIT_MS = 60_000
+/** Opening ten thousand connections takes its time on a busy machine. */
+const STRANGERS_LIMIT_MS = 180_000
 
 export interface UnderStrangers {
   situation: string
@@ -45,6 +47,8 @@ export interface UnderStrangers {
   during: Honest
   beforeBytes: number
   duringBytes: number
+  /** Objects and buffers that were there for them, after a collection. */
+  heldBytes: number
   outcome: StrangersOutcome
 }
 
@@ -78,9 +82,13 @@ async function under(
   const strangers = await systems.children.start({ role: 'strangers', settings, label: 'strangers' })
   const { seconds } = extent
   const before = await honest(system, seconds)
-  const { rssBytes: beforeBytes } = await broker.memory()
+  const { rssBytes: beforeBytes, heldBytes: beforeHeld } = await broker.memory()
   const count = extent[situation]
-  const asked = strangers.ask<StrangersOutcome>(situation, { count, seconds: seconds + SETTLE_MS / 500 })
+  const asked = strangers.ask<StrangersOutcome>(
+    situation,
+    { count, seconds: seconds + SETTLE_MS / 500 },
+    STRANGERS_LIMIT_MS,
+  )
   await pause(SETTLE_MS)
   let duringBytes = 0
   let over = false
@@ -93,10 +101,21 @@ async function under(
   const during = await honest(system, seconds)
   over = true
   await watched
+  // While they are still there.
+  const { heldBytes } = await broker.memory()
   const outcome = await asked
   await systems.stop([system])
   await strangers.stop()
-  return { situation, strangers: count, before, during, beforeBytes, duringBytes, outcome }
+  return {
+    situation,
+    strangers: count,
+    before,
+    during,
+    beforeBytes,
+    duringBytes,
+    heldBytes: heldBytes - beforeHeld,
+    outcome,
+  }
 }
 
 interface Reconnected {
@@ -201,15 +220,24 @@ async function main(): Promise<void> {
     if (wanted('cpu')) results['cpu'] = await brokerCpu(systems, extent.seconds)
     if (values.json === true) return out(JSON.stringify(results))
     if (rows.length > 0) out('')
-    const table = rows.map(({ situation, strangers, before, during, beforeBytes, duringBytes, outcome }) => [
+    const table = rows.map(({ situation, strangers, before, during, beforeBytes, duringBytes, heldBytes, outcome }) => [
       `${strangers} ${situation}`,
       times(before),
       times(during),
       during.failed ?? 'none',
       `${megabytes(beforeBytes)} -> ${megabytes(duringBytes)}`,
+      megabytes(heldBytes),
       `${outcome.opened} opened, ${outcome.closed} closed, ${outcome.answered} answered, ${outcome.openMost} at once`,
     ])
-    const headers = ['strangers', 'p50, p99 ms before', 'during', 'failed', 'broker MB', 'what they did']
+    const headers = [
+      'strangers',
+      'p50, p99 ms before',
+      'during',
+      'failed',
+      'broker MB',
+      'held for them',
+      'what they did',
+    ]
     if (rows.length > 0) for (const line of formatTable(headers, table)) out(line)
     const { reconnect: back, cpu } = results as { reconnect?: Reconnected; cpu?: { plain: number; sealed: number } }
     if (back !== undefined)

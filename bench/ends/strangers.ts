@@ -37,8 +37,9 @@ export interface StrangersOutcome {
 const SOURCES = 40
 /** How often a slow connection says one byte more. */
 const DRIP_MS = 1_000
-/** A broker that closes a connection at once is not asked again at once. */
+/** A connection that the broker closes is opened again, soon or as a slow one would be. */
 const AGAIN_MS = 200
+const AGAIN_SLOW_MS = 5_000
 const DIALLED_AT_ONCE = 64
 const READER_PAYLOAD = Buffer.alloc(32_768, 7)
 
@@ -47,8 +48,8 @@ const PREAMBLE = encodePreamble({ versionLowest: 1, versionHighest: 1, mode: Mod
 export function startStrangers(settings: StrangersSettings): Promise<End> {
   const { host, port } = parseHostPort(settings.broker)
   let source = 0
-  /** Opens a connection; `greet` says what it has to say. It is opened again for as long as it is `wanted`. */
-  const hold = (outcome: StrangersOutcome, open: Set<net.Socket>, wanted: () => boolean, greet: Greet): void => {
+  /** Opens a connection; It is opened again for as long as it is `wanted`. */
+  const hold = (outcome: StrangersOutcome, open: Set<net.Socket>, wanted: () => boolean, manner: Manner): void => {
     if (!wanted()) return
     source = (source + 1) % SOURCES
     const socket = net.connect({ host, port, localAddress: `127.0.2.${source + 1}` })
@@ -56,20 +57,20 @@ export function startStrangers(settings: StrangersSettings): Promise<End> {
       outcome.opened += 1
       open.add(socket)
       outcome.openMost = Math.max(outcome.openMost, open.size)
-      greet(socket)
+      manner.greet(socket)
     })
     socket.on('error', () => undefined)
     socket.on('close', () => {
       if (open.delete(socket) && wanted()) outcome.closed += 1
-      setTimeout(() => hold(outcome, open, wanted, greet), AGAIN_MS).unref()
+      setTimeout(() => hold(outcome, open, wanted, manner), manner.againMs).unref()
     })
   }
-  const run = async ({ count, seconds }: Asked, greet: Greet): Promise<StrangersOutcome> => {
+  const run = async ({ count, seconds }: Asked, manner: Manner): Promise<StrangersOutcome> => {
     const outcome = { opened: 0, closed: 0, answered: 0, openMost: 0 }
     const open = new Set<net.Socket>()
     let over = false
     for (let index = 0; index < count; index++) {
-      hold(outcome, open, () => !over, greet)
+      hold(outcome, open, () => !over, manner)
       if (index % DIALLED_AT_ONCE === 0) await new Promise((resolve) => setImmediate(resolve))
     }
     await new Promise((resolve) => setTimeout(resolve, seconds * 1_000))
@@ -79,23 +80,29 @@ export function startStrangers(settings: StrangersSettings): Promise<End> {
   }
   /** A byte of the preamble a second. */
   const slow = (asked: Asked): Promise<StrangersOutcome> =>
-    run(asked, (socket) => {
-      let said = 0
-      const drip = setInterval(() => socket.write(PREAMBLE.subarray(said, ++said)), DRIP_MS)
-      socket.on('close', () => clearInterval(drip))
+    run(asked, {
+      againMs: AGAIN_SLOW_MS,
+      greet: (socket) => {
+        let said = 0
+        const drip = setInterval(() => socket.write(PREAMBLE.subarray(said, ++said)), DRIP_MS)
+        socket.on('close', () => clearInterval(drip))
+      },
     })
   /** Handshakes as fast as they are answered: all that a stranger without a certificate can make a broker work. */
   const flood = async (asked: Asked): Promise<StrangersOutcome> => {
     let answered = 0
-    const outcome = await run(asked, (socket) => {
-      const first = encodeHandshake(HandshakeKind.NOISE, Buffer.from(sodiumRandom(32)))
-      socket.write(Buffer.concat([PREAMBLE, first]))
-      socket.once('data', () => {
-        answered += 1
-        // The last message costs the broker a multiplication before it is found to be nonsense.
-        socket.write(encodeHandshake(HandshakeKind.NOISE, Buffer.from(sodiumRandom(300))))
-        socket.on('data', () => socket.resetAndDestroy())
-      })
+    const outcome = await run(asked, {
+      againMs: AGAIN_MS,
+      greet: (socket) => {
+        const first = encodeHandshake(HandshakeKind.NOISE, Buffer.from(sodiumRandom(32)))
+        socket.write(Buffer.concat([PREAMBLE, first]))
+        socket.once('data', () => {
+          answered += 1
+          // The last message costs the broker a multiplication before it is found to be nonsense.
+          socket.write(encodeHandshake(HandshakeKind.NOISE, Buffer.from(sodiumRandom(300))))
+          socket.on('data', () => socket.resetAndDestroy())
+        })
+      },
     })
     return { ...outcome, answered }
   }
@@ -134,7 +141,11 @@ export function startStrangers(settings: StrangersSettings): Promise<End> {
   return Promise.resolve({ ready: {}, verbs: { slow, flood, readers } })
 }
 
-type Greet = (socket: net.Socket) => void
+interface Manner {
+  againMs: number
+  /** Says what it has to say. */
+  greet: (socket: net.Socket) => void
+}
 
 /** The runtime of every program, which shows its connections. */
 function keeping(connections: Connection[]): Runtime {

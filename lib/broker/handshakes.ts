@@ -8,11 +8,13 @@ import type { Link } from '../link/link.ts'
 import type { Alarm, Runtime, StreamListener } from '../runtime.ts'
 
 /**
- * Connections that have only just come, and handshakes whose message waits for its turn, each. Their peers wait for this
- * side and not the other way round, so they do not count as pending; thousands of nodes that come back to a restarted
- * broker are all in here. One more, and the oldest is closed.
+ * Handshakes whose message waits for its turn. Their peers wait for this side and not the other way round, so they do not
+ * count as pending; thousands of nodes that come back to a restarted broker are all in here. One more, and the oldest is
+ * closed.
  */
 const QUEUED_MAX = 6_144
+/** Connections that have only just come: as many as the system hands over at once. One more, and the oldest is closed. */
+const FRESH_MAX = 4_096
 /** Of those that may be pending, how many have been answered: more are begun only when one of them has ended. */
 const ANSWERED_MAX = 128
 /** So long one that has been answered may keep others waiting. */
@@ -81,7 +83,7 @@ export class Handshakes {
     const entrance = new Entrance(link, this)
     this.#move(entrance, this.#fresh, nowMs)
     if (this.#fresh.size === 1) this.#alarm.set(nowMs + FRESH_MS)
-    if (this.#fresh.size > QUEUED_MAX) dropOldest(this.#fresh, nowMs)
+    if (this.#fresh.size > FRESH_MAX) dropOldest(this.#fresh, nowMs)
     return entrance
   }
 

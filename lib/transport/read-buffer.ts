@@ -1,4 +1,4 @@
-const FIRST_BYTES = 4_096
+const FIRST_BYTES = 1_024
 const MOST_BYTES = 1_048_576
 const GROWTH = 4
 /** What the slabs of all sockets of this process may have grown by; beyond it they stay as they are. */
