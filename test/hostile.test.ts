@@ -81,6 +81,7 @@ t.test('strangers: told what concerns them, or nothing, and closed', async (t) =
     ['a short message', message(1, 31, Buffer.alloc(31, 1)), 'HANDSHAKE_FAILED', refusal('HANDSHAKE_FAILED')],
     ['a point of low order', message(1, 32, Buffer.alloc(32)), 'HANDSHAKE_FAILED', refusal('HANDSHAKE_FAILED')],
     ['a message of another kind', message(2, 32, Buffer.alloc(32, 9)), 'HANDSHAKE_FAILED', refusal('HANDSHAKE_FAILED')],
+    ['a header of no kind, before its body', message(9, 100), 'HANDSHAKE_FAILED', refusal('HANDSHAKE_FAILED')],
     [
       'a refusal from a dialler',
       Buffer.concat([noise, refusal('BUSY')]),
@@ -251,6 +252,7 @@ const records: Misdeed[] = [
     (peer) => peer.sendRecord(lengths(FrameType.REGISTER, 0, 65_537)),
     'FRAME_TOO_LARGE',
   ],
+  ['a frame of no type, as large as a request', (peer) => peer.sendRecord(lengths(0, 0, 65_537)), 'FRAME_TOO_LARGE'],
   [
     'a raw payload in the clear',
     (peer) => peer.send(FrameType.REQUEST, { envelope: peer.envelope('x'), payload: 'secret', flags: FrameFlag.RAW }),

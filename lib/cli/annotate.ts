@@ -298,7 +298,8 @@ function annotateFrame(bytes: Buffer, place: FramePlace, take: Take): ReadFrame 
       at + 2,
       `envelope of ${envelopeBytes} bytes exceeds ${wire.ENVELOPE_BYTES_MAX}`,
     )
-  const payloadMax = type <= wire.FrameType.REPLY ? wire.PAYLOAD_BYTES_MAX : wire.CONTROL_BYTES_MAX
+  const exchanges = type === wire.FrameType.REQUEST || type === wire.FrameType.REPLY
+  const payloadMax = exchanges ? wire.PAYLOAD_BYTES_MAX : wire.CONTROL_BYTES_MAX
   if (payloadBytes > payloadMax)
     throw new CaptureError('FRAME_TOO_LARGE', at + 4, `payload of ${payloadBytes} bytes exceeds ${payloadMax}`)
   const payloadStart = envelopeStart + envelopeBytes
