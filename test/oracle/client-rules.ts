@@ -14,7 +14,9 @@ interface Attempt {
 }
 
 export class ClientRules {
-  readonly #last = new Map<string, Attempt>()
+  /** By id, of all brokers of this process: the next attempt goes to another one. */
+  static readonly #attempts = new Map<string, Attempt>()
+  /** Of one broker: requests of two links may overtake each other. */
   readonly #watermarks = new Map<string, number>()
   readonly #broken: string[]
 
@@ -34,7 +36,7 @@ export class ClientRules {
 
   /** A worker was given the last attempt of this id. */
   given(id: Buffer): void {
-    const last = this.#last.get(id.toString('hex'))
+    const last = ClientRules.#attempts.get(id.toString('hex'))
     if (last !== undefined) last.given = true
   }
 
@@ -49,7 +51,7 @@ export class ClientRules {
     expect(watermark >= known, 'the watermark never falls')
     expect(BigInt(watermark) <= id.readBigUInt64BE(8), 'a request that is sent has not ended')
     this.#watermarks.set(session, Math.max(known, watermark))
-    const last = this.#last.get(name)
+    const last = ClientRules.#attempts.get(name)
     if (last !== undefined) {
       expect(retryCount > last.retryCount, 'the retry count counts up')
       expect(possibleDuplicate || !last.possibleDuplicate, 'once a possible duplicate, always one')
@@ -63,7 +65,7 @@ export class ClientRules {
       )
     } else expect(retryCount > 0 || !possibleDuplicate, 'the first attempt is no duplicate')
     const { flags, payload } = frame
-    this.#last.set(name, {
+    ClientRules.#attempts.set(name, {
       retryCount,
       possibleDuplicate,
       receiver,
