@@ -20,7 +20,7 @@ export {
   type Identity as OracleIdentity,
 } from './identity.ts'
 export { Journal } from './journal.ts'
-export { violations } from './link.ts'
+export { violations } from './violations.ts'
 export { OracleNode } from './node.ts'
 export { xchachaOpen, xchachaSeal } from './primitives.ts'
 export { WorkerSeals, associatedData, openRequest } from './seal.ts'

@@ -4,25 +4,48 @@ interface Result {
   payload: Buffer
 }
 
+interface Session {
+  watermark: number
+  records: Map<number, Result | 'begun'>
+}
+
 export class Journal {
   readonly name: string
-  readonly #records = new Map<string, Result | 'begun'>()
+  readonly #sessions = new Map<string, Session>()
 
   constructor(name: string) {
     this.name = name
   }
 
+  /** Nobody waits any more for what is below; what has begun there may still end. */
+  heard(session: string, watermark: number): void {
+    const known = this.#session(session)
+    known.watermark = Math.max(known.watermark, watermark)
+    for (const counter of known.records.keys()) if (counter < known.watermark) known.records.delete(counter)
+  }
+
   /** Records that a run has begun, in one step with the question whether one has. */
-  begin(record: string, counter: number, watermark: number): 'begun' | 'busy' | 'expired' | Result {
-    const known = this.#records.get(record)
+  begin(session: string, counter: number): 'begun' | 'busy' | 'expired' | Result {
+    const { records, watermark } = this.#session(session)
+    const known = records.get(counter)
     if (known === 'begun') return 'busy'
     if (known !== undefined) return known
     if (counter < watermark) return 'expired'
-    this.#records.set(record, 'begun')
+    records.set(counter, 'begun')
     return 'begun'
   }
 
-  complete(record: string, result: Result): void {
-    this.#records.set(record, result)
+  /** False when it is refused: another run's record may be gone. */
+  complete(session: string, counter: number, result: Result): boolean {
+    const { records, watermark } = this.#session(session)
+    if (counter < watermark || records.get(counter) !== 'begun') return false
+    records.set(counter, result)
+    return true
+  }
+
+  #session(name: string): Session {
+    const session: Session = this.#sessions.get(name) ?? { watermark: 0, records: new Map() }
+    this.#sessions.set(name, session)
+    return session
   }
 }

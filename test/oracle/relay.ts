@@ -1,11 +1,13 @@
 /** SPEC 6.3. What a broker does with requests and what answers them. Everything is a list that is searched from its beginning. */
 import { randomBytes } from 'node:crypto'
 import { reject, type Certificate } from './bodies.ts'
+import { ClientRules } from './client-rules.ts'
 import { patchTimeToLive, writeEnvelope, writeId, type Route } from './envelope.ts'
 import { Fault } from './fault.ts'
 import type { Frame } from './frame.ts'
 import { mayCall } from './identity.ts'
 import { frameType, limit, toldNumber } from './registry.ts'
+import { violations } from './violations.ts'
 
 /** A node, as the relay sees it. */
 export interface Member {
@@ -66,6 +68,7 @@ export class Relay {
   /** Answers that nobody waits for. */
   strayReplies = 0
   draining = false
+  readonly #rules = new ClientRules(violations)
   readonly #options: RelayOptions
   readonly #session = randomBytes(8)
   #counter = 0
@@ -90,6 +93,7 @@ export class Relay {
 
   #request(client: Member, frame: Frame, route: Route): void {
     if (route.id.readBigUInt64BE(8) >= COUNTER_END) throw new Fault('ENVELOPE_MALFORMED', 'the counter of the id')
+    this.#rules.request(frame)
     const timeToLive = Math.min(route.timeToLive, limit('TIME_TO_LIVE_MS_MAX'))
     const now = this.#options.now()
     const { id, receiver } = route
@@ -106,6 +110,7 @@ export class Relay {
       const earlier = this.running.find((other) => isSame(other, asked))
       const lately = earlier !== undefined && now - earlier.worker.heardAt <= RETRY_SAME_WORKER_MS
       if (lately && !earlier.worker.behind) {
+        this.#rules.given(asked.id)
         earlier.client = client
         earlier.deadline = asked.deadline
         return earlier.worker.send(frame)
@@ -189,6 +194,7 @@ export class Relay {
 
   #give(offer: Offer, asked: Asked, frame: Frame): void {
     const { client, clientAddress, id, receiver, deadline } = asked
+    this.#rules.given(id)
     this.running.push({ client, clientAddress, id, receiver, deadline, worker: offer.worker, offer })
     offer.worker.send(frame)
   }

@@ -172,11 +172,12 @@ export class Worker {
 
   /** A session is the client and the first half of its ids; its watermark is the highest that was seen. */
   #session(client: string, id: Buffer, watermark: number): Session {
-    const name = `${client} ${id.subarray(0, 8).toString('hex')}`
+    const name = sessionOf(client, id)
     const session: Session = this.#sessions.get(name) ?? { watermark: 0, heardAt: 0, tasks: new Map() }
     this.#sessions.set(name, session)
     session.heardAt = Date.now()
     session.watermark = Math.max(session.watermark, watermark)
+    for (const { journal } of this.services.values()) journal?.heard(name, watermark)
     for (const [counter, task] of session.tasks)
       if (counter < session.watermark && task.state === 'answered') session.tasks.delete(counter)
     return session
@@ -221,15 +222,16 @@ export class Worker {
   async #run(task: Task): Promise<void> {
     const { journal } = task.service
     const exactlyOnce = task.envelope.delivery === delivery('exactly-once')
-    const record = `${task.client} ${task.id.toString('hex')}`
+    const session = sessionOf(task.client, task.id)
     if (exactlyOnce && journal !== undefined) {
-      const found = journal.begin(record, task.counter, task.session.watermark)
+      const found = journal.begin(session, task.counter)
       if (found === 'busy') return this.#takeOut(task, 'BUSY', RUNNING_ELSEWHERE_RETRY_MS)
       if (found === 'expired') return this.#takeOut(task, 'EXPIRED')
       if (found !== 'begun') return this.#finish(task, found)
     }
     const result = await this.#callHandler(task)
-    if (exactlyOnce) journal?.complete(record, result)
+    const recorded = !exactlyOnce || journal === undefined || journal.complete(session, task.counter, result)
+    if (!recorded) return this.#takeOut(task, 'UNCERTAIN')
     this.#finish(task, result)
   }
 
@@ -267,6 +269,11 @@ export class Worker {
     const envelope = writeEnvelope({ id: this.#nextId(), originalId, receiver, sender: this.#address })
     way.send({ ...answer, envelope })
   }
+}
+
+/** A session is named by the client and the first half of its ids. */
+function sessionOf(client: string, id: Buffer): string {
+  return `${client} ${id.subarray(0, 8).toString('hex')}`
 }
 
 function rejection(code: string, retryAfter = 0, message = ''): Answer {
