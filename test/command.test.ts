@@ -210,7 +210,18 @@ const REPORT: BrokerReport = {
   queued: 5,
   queuedBytes: 600,
   counters: { ...newCounters(), requests: 77, strayReplies: 8 },
-  brokers: [{ address: 'b2/00000000', addresses: ['127.0.0.1:7412'], state: 'alive', roundTripMs: 0.25 }],
+  brokers: [
+    {
+      address: 'b2/00000000',
+      addresses: ['127.0.0.1:7412'],
+      state: 'alive',
+      roundTripMs: 0.25,
+      addressUsed: '127.0.0.1:7412',
+      version: '1.2.3',
+      sinceMs: 60_000,
+      incarnation: 1_800_000_000_000,
+    },
+  ],
   services: [{ name: 'upper', workers: 2, concurrency: 8, outstanding: 4, queued: 5 }],
   peers: [{ address: 'w/00000001', role: 'node', roundTripMs: null, requests: 0, work: 4 }],
 }

@@ -87,7 +87,8 @@ export class Meetings {
       else if (entry.incarnation > known) {
         if (!entry.gone) wanted.push(entry)
       } else if (entry.incarnation === known) {
-        if (record !== null && entry.gone) this.#owner.accused(notice(entry, neighbour.address), neighbour.address, nowMs)
+        if (record !== null && entry.gone)
+          this.#owner.accused(notice(entry, neighbour.address), neighbour.address, nowMs)
         else if (tombstone?.left === true && !entry.gone) pushed.push(tombstone.record)
         else if (tombstone !== null && !entry.gone) accusations.push(notice(entry, this.#owner.self))
       }
@@ -125,6 +126,9 @@ export class Meetings {
 }
 
 /** That somebody holds it for dead: it objects if it is not, and others see for themselves. */
-export function notice({ address, incarnation }: { address: string; incarnation: number }, accuser: string): Accusation {
+export function notice(
+  { address, incarnation }: { address: string; incarnation: number },
+  accuser: string,
+): Accusation {
   return { subject: address, incarnation, verdict: Verdict.notice, evidence: Evidence.silence, accuser }
 }

@@ -108,6 +108,8 @@ export class Membership {
   /** Notices that were passed on: each goes round once. */
   readonly #notices = new Set<string>()
   #newsMs: number | null = null
+  /** When the first suspicion may end. */
+  #judgeMs = Infinity
   #meetingMs: number
   #renewMs: number
   #tickedMs: number
@@ -137,8 +139,7 @@ export class Membership {
   get dueMs(): number {
     let due = Math.min(this.#tickedMs + HEARTBEAT_MS, this.#probes.nextMs)
     if (this.#newsMs !== null) due = Math.min(due, this.#newsMs)
-    for (const { endsMs } of this.suspicions.values()) due = Math.min(due, endsMs)
-    return Math.max(due, this.#tickedMs)
+    return Math.max(Math.min(due, this.#judgeMs), this.#tickedMs)
   }
 
   /** Says anew what this broker is: its addresses or its state have changed. */
@@ -213,8 +214,13 @@ export class Membership {
   }
 
   #judge(nowMs: number): void {
+    if (nowMs < this.#judgeMs) return
+    this.#judgeMs = Infinity
     for (const [address, suspicion] of this.suspicions) {
-      if (nowMs < suspicion.endsMs) continue
+      if (nowMs < suspicion.endsMs) {
+        this.#judgeMs = Math.min(this.#judgeMs, suspicion.endsMs)
+        continue
+      }
       const record = this.table.get(address)
       if (record === null) this.suspicions.delete(address)
       else this.#bury(record, suspicion.refused ? Evidence.refused : Evidence.silence, this.#own.address, '', nowMs)
@@ -249,7 +255,10 @@ export class Membership {
     if (neighbour === undefined) return
     neighbour.heardMs = nowMs
     for (const bytes of message.records) this.#take(bytes, neighbour, nowMs)
-    for (const accusation of message.accusations) this.#accused(accusation, from, nowMs)
+    for (const accusation of message.accusations) {
+      neighbour.queue.forgetAccusation(accusation)
+      this.#accused(accusation, from, nowMs)
+    }
     switch (message.kind) {
       case GossipKind.PROBE:
         return this.#probes.probed(from, message)
@@ -283,7 +292,7 @@ export class Membership {
     const known = this.table.get(address) ?? this.gone.get(address)?.record ?? null
     if (known !== null && incarnation <= known.incarnation) {
       this.counters.stale += 1
-      from.queue.forget((item) => item.record?.address === address && item.record.incarnation <= incarnation)
+      from.queue.forgetRecord(address, incarnation)
       return
     }
     const wallMs = this.#world.wallClock()
@@ -392,7 +401,9 @@ export class Membership {
     let suspicion = this.suspicions.get(address)
     const first = suspicion === undefined
     suspicion ??= new Suspicion(incarnation, this.table.size, nowMs)
-    if (!suspicion.accuse(accuser, evidence, nowMs)) return
+    const news = suspicion.accuse(accuser, evidence, nowMs)
+    this.#judgeMs = Math.min(this.#judgeMs, suspicion.endsMs)
+    if (!news) return
     const accusation: Accusation = { subject: address, incarnation, verdict: Verdict.suspect, evidence, accuser }
     if (first) {
       this.suspicions.set(address, suspicion)

@@ -23,6 +23,14 @@ const PAUSE_MAX_MS = 10_000
 const PAUSES_KEPT_MAX = 1_024
 const PLAN_MS = 100
 
+/** Whether another instance of its name has its place: nobody has to look for it. */
+export function isReplaced(record: BrokerRecord, table: MemberTable): boolean {
+  const places = new Set(record.addresses.map(({ host, port }) => `${host}:${port}`))
+  return table
+    .instancesOf(record.name)
+    .some(({ addresses }) => addresses.some(({ host, port }) => places.has(`${host}:${port}`)))
+}
+
 /** A broker that is linked. */
 export class Neighbour {
   readonly address: string
@@ -123,8 +131,7 @@ export class PartialView {
   plan(nowMs: number): void {
     if (nowMs < this.#planMs) return
     this.#planMs = nowMs + PLAN_MS
-    for (const [address, sinceMs] of this.#dials)
-      if (nowMs - sinceMs >= DIAL_FORGOTTEN_MS) this.#dials.delete(address)
+    for (const [address, sinceMs] of this.#dials) if (nowMs - sinceMs >= DIAL_FORGOTTEN_MS) this.#dials.delete(address)
     const { table } = this.#owner
     if (this.meshed) {
       if (this.neighbours.size < table.size - 1) this.#linkAll(nowMs)
@@ -150,7 +157,10 @@ export class PartialView {
     const { table } = this.#owner
     const wanting = VIEW_LINKS - this.neighbours.size - this.#dials.size
     for (let dialled = 0; dialled < wanting; dialled++) {
-      const record = table.sample(() => this.#owner.chance(), (found) => this.#wanted(found, nowMs))
+      const record = table.sample(
+        () => this.#owner.chance(),
+        (found) => this.#wanted(found, nowMs),
+      )
       if (record === null) return
       this.dial(record, nowMs)
     }
@@ -159,7 +169,10 @@ export class PartialView {
   #lookAtStranger(nowMs: number): void {
     if (nowMs < this.#strangerMs) return
     this.#strangerMs = nowMs + STRANGER_MS * (0.5 + this.#owner.chance())
-    const record = this.#owner.table.sample(() => this.#owner.chance(), (found) => this.#wanted(found, nowMs))
+    const record = this.#owner.table.sample(
+      () => this.#owner.chance(),
+      (found) => this.#wanted(found, nowMs),
+    )
     if (record === null) return
     this.#exchange = this.dial(record, nowMs)
   }
@@ -168,7 +181,9 @@ export class PartialView {
     if (nowMs < this.#retryMs) return
     this.#retryMs = nowMs + RETRY_MS * (0.5 + this.#owner.chance())
     const record = this.#owner.gone.next(() => this.#owner.chance())
-    if (record !== null && !this.neighbours.has(record.address)) this.dial(record, nowMs)
+    if (record === null || this.neighbours.has(record.address)) return
+    if (isReplaced(record, this.#owner.table)) this.#owner.gone.add(record, true, nowMs)
+    else this.dial(record, nowMs)
   }
 
   #wanted(record: BrokerRecord, nowMs: number): boolean {

@@ -80,8 +80,7 @@ export class Probes {
   }
 
   tick(nowMs: number): void {
-    for (const [sequence, errand] of this.#errands)
-      if (nowMs >= errand.endsMs) this.#endErrand(sequence, errand, false)
+    for (const [sequence, errand] of this.#errands) if (nowMs >= errand.endsMs) this.#endErrand(sequence, errand, false)
     for (const [sequence, probe] of this.#probes) if (nowMs >= probe.endsMs) this.#timedOut(sequence, probe, nowMs)
     if (nowMs < this.#periodMs) return
     this.#periodMs = nowMs + PROBE_PERIOD_MS * this.#owner.health.factor

@@ -389,6 +389,7 @@ export class Link implements StreamListener {
       case FrameType.REGISTERED:
       case FrameType.BROKERS:
       case FrameType.REVOCATIONS:
+      case FrameType.GOSSIP:
       case FrameType.SERVICE_KEYS:
         return this.#listener.frame(frame, nowMs)
       default:

@@ -293,8 +293,7 @@ export class Fleet {
     const { loss, lossIs } = this.options
     if (loss > 0) {
       if (lossIs === 'gone' && this.chance() < loss) return
-      if (lossIs === 'late')
-        for (let waitMs = RETRANSMIT_MS; this.chance() < loss; waitMs *= 2) delayMs += waitMs
+      if (lossIs === 'late') for (let waitMs = RETRANSMIT_MS; this.chance() < loss; waitMs *= 2) delayMs += waitMs
     }
     link.arrivalMs = Math.max(link.arrivalMs, this.nowMs + delayMs)
     this.at(link.arrivalMs, () => this.#arrive(other, host.address, message))
@@ -415,9 +414,7 @@ export class Fleet {
     }
     for (const host of this.hosts) {
       if (length <= FULL_MESH_MAX) for (const other of this.hosts) link(host, other)
-      else
-        while (host.links.size < VIEW_LINKS)
-          link(host, this.hosts[Math.floor(this.chance() * length)] as Host)
+      else while (host.links.size < VIEW_LINKS) link(host, this.hosts[Math.floor(this.chance() * length)] as Host)
     }
   }
 }
