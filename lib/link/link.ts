@@ -418,6 +418,8 @@ export class Link implements StreamListener {
       this.sendControl(FrameType.CLOSE, encodeFarewell({ code: told(code), message: toldMessage(code, message) }))
       this.#queue?.flush(this.connection)
     }
+    // Before the connection is touched: what it still holds may come at once, and is for nobody any more.
+    this.#state = { name: 'closed' }
     if (code === 'SLOW_READER' || code === 'PEER_SILENT') this.connection.destroy()
     else this.connection.end()
     this.#enterClosed(code, message, nowMs)
