@@ -1,7 +1,7 @@
 /** `adaptnet broker`: runs a broker until it is told to stop, and then leaves without losing a request. */
 import { dirname, join } from 'node:path'
 import type { BrokerEvent } from '../broker/broker.ts'
-import type { MemberChange } from '../discovery/membership.ts'
+import type { MemberChange } from '../discovery/membership-world.ts'
 import { parseHostPort } from '../transport/addresses.ts'
 import { createBroker } from '../transport/broker-process.ts'
 import type { RunningBroker } from '../transport/broker-process.ts'

@@ -1,13 +1,15 @@
 import { BrokerStateNumber, Evidence, GossipKind, INCARNATION_JUMP_MAX, Verdict } from '../../protocol/constants.ts'
 import { gossip } from '../../protocol/gossip.ts'
 import type { Accusation, Gossip } from '../../protocol/gossip.ts'
-import type { BrokerRecord, Claim, RecordRefusal } from './broker-record.ts'
+import type { BrokerRecord, RecordRefusal } from './broker-record.ts'
 import { NEWS_DELAY_MS } from './dissemination.ts'
 import type { NewsItem } from './dissemination.ts'
 import { Gone } from './gone.ts'
 import { LocalHealth } from './local-health.ts'
 import { MEETING_MS, Meetings, notice } from './meeting.ts'
 import { MemberIndex, MemberTable } from './member-table.ts'
+import { newMembershipCounters } from './membership-world.ts'
+import type { MembershipCounters, MembershipWorld } from './membership-world.ts'
 import { PartialView } from './partial-view.ts'
 import type { Neighbour } from './partial-view.ts'
 import { PROBE_PERIOD_MS, Probes } from './probes.ts'
@@ -28,46 +30,6 @@ const RENEW_CHECK_MS = 60_000
 /** What is left of a record's time when it is renewed. */
 const RENEW_BEFORE_MS = 302_400_000
 
-/** What happened to a broker, as this one sees it. */
-export type MemberChange = 'joined' | 'suspected' | 'refuted' | 'died' | 'left' | 'draining' | 'link-fault' | 'moved'
-
-/** What the machine is handed, and what it asks for. All calls come from within its own methods. */
-export interface MembershipWorld {
-  /** In [0, 1). */
-  chance(): number
-  wallClock(): number
-  /** Signs what this broker says of itself. */
-  sign(state: number, incarnation: number, wallMs: number): BrokerRecord
-  read(bytes: Uint8Array): Claim | null
-  send(to: string, message: Gossip): void
-  /** The outcome is told by `linkOpened` or by `dialFailed`. */
-  dial(record: BrokerRecord): void
-  hangUp(address: string): void
-  changed(change: MemberChange, record: BrokerRecord, by: string): void
-  /** The version of the revocation list, 0 for none. */
-  revocations(): number
-  revocationsWanted(by: string): void
-}
-
-export interface MembershipCounters {
-  /** Records that changed nothing because as much was known. */
-  stale: number
-  malformed: number
-  forged: number
-  expired: number
-  revoked: number
-  absurd: number
-  /** Records beyond MEMBERS_MAX or INSTANCES_MAX. */
-  surplus: number
-  /** Accusations of brokers or incarnations that are not known. */
-  baseless: number
-  suspicions: number
-  refutations: number
-  deaths: number
-  /** Times at which this process found that it had stood still. */
-  standstills: number
-}
-
 export interface MembershipOptions {
   world: MembershipWorld
   nowMs: number
@@ -87,20 +49,7 @@ export class Membership {
   readonly health: LocalHealth = new LocalHealth()
   readonly view: PartialView
   readonly suspicions: Map<string, Suspicion> = new Map()
-  readonly counters: MembershipCounters = {
-    stale: 0,
-    malformed: 0,
-    forged: 0,
-    expired: 0,
-    revoked: 0,
-    absurd: 0,
-    surplus: 0,
-    baseless: 0,
-    suspicions: 0,
-    refutations: 0,
-    deaths: 0,
-    standstills: 0,
-  }
+  readonly counters: MembershipCounters = newMembershipCounters()
   readonly #world: MembershipWorld
   readonly #probes: Probes
   readonly #meetings: Meetings
