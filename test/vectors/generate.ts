@@ -9,6 +9,7 @@ import { controlVectors } from './bodies.ts'
 import { certificateVectors } from './certificates.ts'
 import { envelopeVectors } from './envelopes.ts'
 import { boxVectors, frameVectors, handshakeMessageVectors, preambleVectors, recordVectors } from './formats.ts'
+import { gossipVectors } from './gossip.ts'
 import { handshakeVectors } from './handshakes.ts'
 import { root } from './independent-codec.ts'
 import { sealVectors } from './seals.ts'
@@ -25,6 +26,7 @@ const FILES: Readonly<Record<string, () => VectorFile>> = {
   control: controlVectors,
   certificate: certificateVectors,
   seal: sealVectors,
+  gossip: gossipVectors,
   handshake: handshakeVectors,
 }
 
