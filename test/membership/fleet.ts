@@ -14,10 +14,11 @@ import type { Gossip } from '../../protocol/gossip.ts'
 import { recordOf } from '../../lib/discovery/broker-record.ts'
 import type { BrokerRecord, Claim } from '../../lib/discovery/broker-record.ts'
 import { Membership } from '../../lib/discovery/membership.ts'
-import type { MemberChange, MembershipWorld } from '../../lib/discovery/membership.ts'
+import type { MemberChange, MembershipWorld } from '../../lib/discovery/membership-world.ts'
 import { MemberIndex } from '../../lib/discovery/member-table.ts'
 import { VIEW_LINKS, FULL_MESH_MAX } from '../../lib/discovery/partial-view.ts'
 import { chanceFrom } from '../virtual-net.ts'
+import { TimeHeap } from './time-heap.ts'
 
 /** What a signed record of a broker with one address weighs, certificate included; a test compares it with a real one. */
 export const RECORD_BYTES = 397
@@ -447,62 +448,4 @@ function varintBytes(value: number): number {
   let bytes = 1
   for (let left = value * 2; left >= 128; left = Math.floor(left / 128)) bytes += 1
   return bytes
-}
-
-/** Events by time: a binary heap over two arrays, so that ten thousand brokers make no garbage of it. */
-class TimeHeap {
-  readonly #times: number[] = []
-  readonly #orders: number[] = []
-  readonly #runs: Run[] = []
-  #order = 0
-
-  nextMs(): number {
-    return this.#times.length === 0 ? Infinity : (this.#times[0] as number)
-  }
-
-  push(atMs: number, run: Run): void {
-    const order = this.#order++
-    let at = this.#times.length
-    this.#times.push(atMs)
-    this.#orders.push(order)
-    this.#runs.push(run)
-    while (at > 0) {
-      const parent = (at - 1) >> 1
-      if (!this.#before(at, parent)) break
-      this.#swap(at, parent)
-      at = parent
-    }
-  }
-
-  pop(): Run {
-    const first = this.#runs[0] as Run
-    const last = this.#times.length - 1
-    this.#swap(0, last)
-    this.#times.pop()
-    this.#orders.pop()
-    this.#runs.pop()
-    let at = 0
-    for (;;) {
-      let child = 2 * at + 1
-      if (child >= last) break
-      if (child + 1 < last && this.#before(child + 1, child)) child += 1
-      if (!this.#before(child, at)) break
-      this.#swap(at, child)
-      at = child
-    }
-    return first
-  }
-
-  #before(one: number, other: number): boolean {
-    const difference = (this.#times[one] as number) - (this.#times[other] as number)
-    return difference < 0 || (difference === 0 && (this.#orders[one] as number) < (this.#orders[other] as number))
-  }
-
-  #swap(one: number, other: number): void {
-    for (const list of [this.#times, this.#orders, this.#runs] as unknown[][]) {
-      const item = list[one]
-      list[one] = list[other]
-      list[other] = item
-    }
-  }
 }

@@ -134,6 +134,9 @@ const BYTES: ReadonlySet<string> = new Set([
   'serviceKey',
   'key',
   'keys',
+  'records',
+  'sums',
+  'buckets',
 ])
 
 /** The same value with bytes where the schema wants them. */

@@ -69,6 +69,8 @@ export type BodyName =
   | 'reject'
   | 'farewell'
   | 'brokers'
+  | 'broker-record'
+  | 'gossip'
 
 /** A body by its schema file. */
 export function body(name: BodyName, value: object): Buffer {
