@@ -29,7 +29,7 @@ interface Extent {
 }
 
 const FULL: Extent = { seconds: 8, slow: 10_000, flood: 256, readers: 1_000, reconnect: 5_000 }
-const SMOKE: Extent = { seconds: 0.5, slow: 100, flood: 8, readers: 10, reconnect: 50 }
+const SMOKE: Extent = { seconds: 0.3, slow: 100, flood: 8, readers: 10, reconnect: 50 }
 
 /** Honest clients: as many requests at a time as a busy one has. */
 const HONEST = { payloadBytes: 1_024, outstanding: 8 }
@@ -80,7 +80,7 @@ async function under(
   const before = await honest(system, seconds)
   const { rssBytes: beforeBytes } = await broker.memory()
   const count = extent[situation]
-  const asked = strangers.ask<StrangersOutcome>(situation, { count, seconds: seconds + 2 })
+  const asked = strangers.ask<StrangersOutcome>(situation, { count, seconds: seconds + SETTLE_MS / 500 })
   await pause(SETTLE_MS)
   let duringBytes = 0
   let over = false

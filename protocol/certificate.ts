@@ -109,7 +109,11 @@ export function encodeCertificate(certificate: Certificate): Buffer {
 }
 
 /** @throws AdaptnetError CERTIFICATE_MALFORMED */
-export const decodeCertificate = (body: Uint8Array): Certificate => certificates.decode(body)
+export function decodeCertificate(body: Uint8Array): Certificate {
+  if (body.length > CERTIFICATE_BYTES_MAX)
+    throw new AdaptnetError('CERTIFICATE_MALFORMED', `certificate of ${body.length} bytes exceeds the limit`)
+  return certificates.decode(body)
+}
 
 export const encodeRevocations = (list: Revocations): Buffer =>
   revocations.encode({ ...list, net: Buffer.from(list.net) })

@@ -76,6 +76,8 @@ export interface EnvelopeParts {
 const NO_HEADERS: readonly Header[] = []
 /** SPEC 3.3: a watermark is below 2^53 - 1. */
 const NUMBER_MAX = 2 ** 53 - 2
+/** What fits an `int`, which Avro reads where there are headers. */
+const INT_MAX = 2 ** 31 - 1
 const MANY_BYTES = 64
 
 /** At most how many bytes `writeEnvelope` writes. */
@@ -193,8 +195,8 @@ export class EnvelopeEnd {
    */
   read(bytes: Buffer, route: Route, end: number): void {
     this.#at = route.timeToLiveEnd
-    this.watermark = this.#long(bytes, end)
-    this.delivery = this.#long(bytes, end)
+    this.watermark = this.#long(bytes, end, NUMBER_MAX)
+    this.delivery = this.#long(bytes, end, INT_MAX)
     // Headers are rare: the common end is one zero byte, and only the others pay for Avro.
     const none = this.#at < end && bytes[this.#at] === 0
     this.headers = none ? NO_HEADERS : decodeEnvelope(bytes.subarray(route.idStart, end)).headers
@@ -211,7 +213,7 @@ export class EnvelopeEnd {
     }
   }
 
-  #long(bytes: Buffer, end: number): number {
+  #long(bytes: Buffer, end: number, max: number): number {
     let low = 0
     let high = 0
     for (let index = 0; index < 8 && this.#at < end; index++) {
@@ -221,7 +223,7 @@ export class EnvelopeEnd {
       else high += (byte & 0x7f) * 2 ** (7 * (index - 4))
       if (byte > 127) continue
       const value = high * 2 ** 27 + (low >>> 1)
-      if ((low & 1) !== 0 || value > NUMBER_MAX) break
+      if ((low & 1) !== 0 || value > max) break
       return value
     }
     throw new AdaptnetError('ENVELOPE_MALFORMED', 'envelope: a number behind the route is out of its range')

@@ -9,6 +9,7 @@ import { goalLines } from '../bench/goals.ts'
 import { selfTimes } from '../bench/profile.ts'
 import type { Results } from '../bench/results.ts'
 import { figureOf, lineThrough, ratioOf } from '../bench/statistics.ts'
+import type { UnderStrangers } from '../bench/strangers.ts'
 import { Window, askInLanes } from '../bench/workload.ts'
 import { formatIdentity } from '../lib/identity/identity.ts'
 import { createTestNet } from '../lib/testing.ts'
@@ -16,6 +17,7 @@ import { Processes, lives, until } from './command-fixture.ts'
 
 const BENCH = fileURLToPath(new URL('../bench/bench.js', import.meta.url))
 const PEERS = fileURLToPath(new URL('../bench/peers.js', import.meta.url))
+const STRANGERS = fileURLToPath(new URL('../bench/strangers.js', import.meta.url))
 const SMOKE_LIMIT_MS = 90_000
 const folder = mkdtempSync(join(tmpdir(), 'adaptnet-bench-test-'))
 const processes = new Processes()
@@ -273,4 +275,26 @@ t.test('adaptnet bench', async (t) => {
   t.equal(nobody.code, 1, 'requests that fail are no success')
   t.match(JSON.parse(nobody.out), { roundTrips: 0, failures: { NO_WORKER: Number } })
   t.equal((await processes.run(['bench', endpoint])).code, 2)
+})
+
+t.test('strangers, on a small scale: honest clients lose nothing, and everybody comes back', async (t) => {
+  const { code, out, err } = await run(STRANGERS, '--smoke', '--json')
+  t.equal(err, '')
+  t.equal(code, 0)
+  const { strangers, reconnect, cpu } = JSON.parse(out) as {
+    strangers: UnderStrangers[]
+    reconnect: { nodes: number; stranded: number }
+    cpu: { plain: number; sealed: number }
+  }
+  t.same(
+    strangers.map(({ situation }) => situation),
+    ['slow', 'flood', 'readers'],
+  )
+  for (const { situation, before, during, outcome, duringBytes } of strangers) {
+    t.same([before.failed, during.failed], [null, null], `${situation}: no request failed`)
+    t.ok(during.perSecond > 0 && outcome.opened > 0 && duringBytes > 0, situation)
+  }
+  t.ok((strangers[1]?.outcome.answered ?? 0) > 0, 'the flood was answered')
+  t.match(reconnect, { nodes: 50, stranded: 0 })
+  t.ok(cpu.plain > 0 && cpu.sealed > 0)
 })

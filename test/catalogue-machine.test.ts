@@ -2,7 +2,7 @@
 import { execFile, spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
+import { readFileSync, readdirSync } from 'node:fs'
 import net from 'node:net'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -108,13 +108,17 @@ interface Bounded {
   end: () => Promise<void>
 }
 
-/** A broker as users run it, with a heap of 32 MiB. */
-async function boundedBroker(identity: string): Promise<Bounded> {
-  const main = compiled('../lib/cli/main.js')
-  const args = ['broker', '--identity', identity, '--listen', '127.0.0.1:0', '--plain', '--json']
-  const child = spawn(process.execPath, ['--max-old-space-size=32', main, ...args], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  })
+interface Bounds {
+  heapMib?: number
+  descriptors?: number
+}
+
+/** A broker as users run it, with less than it would like to have. */
+async function boundedBroker(identity: string, { heapMib = 64, descriptors = 1_024 }: Bounds): Promise<Bounded> {
+  const broker = ['broker', '--identity', identity, '--listen', '127.0.0.1:0', '--plain', '--json']
+  const args = [process.execPath, `--max-old-space-size=${heapMib}`, compiled('../lib/cli/main.js'), ...broker]
+  const command = `ulimit -n ${descriptors} && exec "$0" "$@"`
+  const child = spawn('sh', ['-c', command, ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
   let over = false
   const ended = once(child, 'exit').then(() => {
     over = true
@@ -170,7 +174,7 @@ t.test('more requests than a broker has memory for: BUSY, long before its proces
   const testNet = await createTestNet({ brokers: 0 })
   const path = join(t.testdir({}), 'broker.identity')
   await writeIdentity(path, testNet.identity('broker', { broker: true }))
-  const broker = await boundedBroker(path)
+  const broker = await boundedBroker(path, { heapMib: 32 })
   t.teardown(() => broker.end())
   const beforeBytes = broker.residentBytes()
   const workerPath = join(t.testdirName, 'stuck.identity')
@@ -199,4 +203,36 @@ t.test('more requests than a broker has memory for: BUSY, long before its proces
   t.equal(broker.over(), false)
   for (const peer of peers) peer.connection.destroy()
   await honest.close()
+})
+
+t.test('more connections than a broker has descriptors for: closed by itself, and others go on', linux, async (t) => {
+  const testNet = await createTestNet({ brokers: 0 })
+  const path = join(t.testdir({}), 'broker.identity')
+  await writeIdentity(path, testNet.identity('broker', { broker: true }))
+  const broker = await boundedBroker(path, { descriptors: 96 })
+  t.teardown(() => broker.end())
+  const options = { brokers: [broker.endpoint], mode: 'plain' } as const
+  const worker = await connect({ identity: testNet.identity('worker'), ...options })
+  await worker.serve('echo', (request) => request.payload)
+  const client = await connect({ identity: testNet.identity('client'), ...options })
+  const [host, port] = broker.endpoint.split(':') as [string, string]
+  let closed = 0
+  const strangers = Array.from({ length: 200 }, () => {
+    const socket = net.connect(Number(port), host)
+    socket.on('error', () => socket.destroy())
+    socket.on('close', () => (closed += 1))
+    return socket
+  })
+  await until('those that are too many are closed', () => closed >= 100)
+  t.equal(await endOf(client.request('echo', 'still')), 'still', 'who is linked goes on')
+  const open = (): number => readdirSync(`/proc/${broker.pid}/fd`).length
+  t.ok(open() < 96, `${open()} descriptors are open`)
+  const status = await client.request('$broker.status', '')
+  t.match(JSON.parse(status.payload.toString()), { nodes: 2 }, 'and it answers for itself')
+  for (const socket of strangers) socket.destroy()
+  await until('they are gone', () => open() < 48)
+  const late = await connect({ identity: testNet.identity('late'), ...options })
+  t.equal(await endOf(late.request('echo', 'late')), 'late', 'then others can come')
+  t.equal(broker.over(), false)
+  await Promise.all([late, client, worker].map((node) => node.close()))
 })

@@ -85,7 +85,9 @@
  *   > link.test.ts: one byte a second is not a handshake either
  *   > broker-life.test.ts: more than 256 handshakes that do not go on: the oldest make room, those that are linked do not notice
  * 21 A flood of handshakes.
- *   - A broker has no bounded share of the processor for handshakes in this tree yet.
+ *   = Handshakes have turns and half of the time while links have work; who is linked does not wait behind them.
+ *   > handshakes.test.ts: while links have work, handshakes take half of the time and no more
+ *   > handshakes.test.ts: one message in a turn: who has been answered goes first, then the newest
  * 22 One bit of the ciphertext changed.
  *   = TAG_INVALID, and the link closes; its nonce stands; requests go by another broker.
  *   > hostile.test.ts: records and frames whose lengths, tags or flags are wrong
@@ -191,7 +193,8 @@
  *   = Another one is used; it is dialled again after pauses that grow.
  *   > catalogue-machine.test.ts: what accepts and closes at once is passed over, and not dialled without a pause
  * 49 A broker without file descriptors.
- *   - A broker has no budget of its own for descriptors in this tree yet.
+ *   = It closes what comes beyond its own share of them, before the system does; it can still open what it needs.
+ *   > catalogue-machine.test.ts: more connections than a broker has descriptors for: closed by itself, and others go on
  * 50 A client without file descriptors or ports.
  *   = UNREACHABLE after pauses; what is linked goes on.
  *   > catalogue-machine.test.ts: a client without file descriptors: a code, and what is linked goes on

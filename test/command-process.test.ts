@@ -3,7 +3,10 @@ import net from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
+import { admit, formatIdentity, parseAuthority } from '../lib/identity/identity.ts'
+import { sodiumRandom } from '../lib/identity/sodium.ts'
 import { VERSION } from '../lib/version.ts'
+import { Role } from '../protocol/constants.ts'
 import { Processes, lives, until } from './command-fixture.ts'
 import type { Ended, Running } from './command-fixture.ts'
 
@@ -337,10 +340,46 @@ t.test('who is revoked is cut off', async (t) => {
   t.match((await call('doomed.service', [a], '--text', 'x', '--retries', '0')).err, /^adaptnet: NO_WORKER: /)
   const again = await processes.run(['call', 'upper', '--identity', identity('doomed'), ...at(a), '--text', 'x'])
   t.equal(again.code, 1)
-  t.match(again.err, /^adaptnet: UNAUTHORIZED: /)
+  t.match(again.err, /^adaptnet: CERTIFICATE_REVOKED: the certificate of doomed is revoked by .*revocations\.json/)
+  const elsewhere = join(mkdtempSync(join(dir, 'elsewhere-')), 'doomed.identity')
+  writeFileSync(elsewhere, readFileSync(identity('doomed')), { mode: 0o600 })
+  const unknowing = await processes.run(['call', 'upper', '--identity', elsewhere, ...at(a), '--text', 'x'])
+  t.match(unknowing.err, /^adaptnet: UNAUTHORIZED: /, 'where the list is not, only the broker knows')
+  await a.running.event('refused', ({ message }) => message === 'the certificate of doomed is revoked')
   t.equal((await call('upper', [a], '--text', 'x')).out, 'X', 'others go on')
   doomed.signal('SIGTERM')
   t.equal((await doomed.ended).code, 0)
+})
+
+t.test('who ends soon is told at the start, and who has ended or is revoked does not start', async (t) => {
+  const made = (name: string, agoMs: number, days: number): string => {
+    const authority = parseAuthority(readFileSync(join(folder, 'authority.key'), 'utf8'))
+    const roles = Role.node | Role.broker
+    const admission = { name, roles, serves: ['*'], calls: ['*'], nowMs: Date.now() - agoMs, days }
+    writeFileSync(identity(name), formatIdentity(admit(authority, admission, sodiumRandom)), { mode: 0o600 })
+    return identity(name)
+  }
+  const DAY_MS = 86_400_000
+  const soon = made('soon', 355 * DAY_MS + 60_000, 365)
+  const called = await processes.run(['call', 'upper', '--identity', soon, ...at(a), '--text', 'x'])
+  t.equal(called.out, 'X')
+  t.equal(called.err, 'adaptnet: warning: the certificate of soon expires in 9 days\n')
+  const serving = processes.start('serve', 'some', '--identity', soon, ...at(a), '--json', '--', 'cat')
+  const broker = processes.start('broker', '--identity', soon, '--listen', '127.0.0.1:0', '--json')
+  await serving.event('serving')
+  await broker.event('listening')
+  for (const running of [serving, broker]) {
+    running.signal('SIGTERM')
+    t.match((await running.ended).err, 'adaptnet: warning: the certificate of soon expires in 9 days\n')
+  }
+  t.equal((await call('upper', [a], '--text', 'x')).err, '', 'nothing is said of one that holds for long')
+  const listen = ['--listen', '127.0.0.1:0']
+  const past = await processes.run(['broker', '--identity', made('past', 10 * DAY_MS, 1), ...listen])
+  t.match(past, { code: 1, err: /^adaptnet: CERTIFICATE_EXPIRED: the certificate of past has expired/ })
+  const revoked = await processes.run(['broker', '--identity', identity('doomed'), ...listen])
+  t.match(revoked, { code: 1, err: /^adaptnet: CERTIFICATE_REVOKED: the certificate of doomed is revoked/ })
+  const shown = await processes.run(['net', 'show', identity('doomed')])
+  t.match(shown, { code: 0, err: 'warning: the certificate is revoked, by the list that lies beside it\n' })
 })
 
 t.test('status', async (t) => {

@@ -18,6 +18,7 @@ import { describeReport, status } from '../lib/cli/status.ts'
 import { newCounters } from '../lib/broker/counters.ts'
 import type { BrokerReport, BrokerRow } from '../lib/broker/report.ts'
 import { changesBetween } from '../lib/cli/status-changes.ts'
+import { readReport } from '../lib/cli/status-report.ts'
 import { PAYLOAD_BYTES_MAX } from '../protocol/constants.ts'
 import { lives, until } from './command-fixture.ts'
 
@@ -243,6 +244,33 @@ t.test('a report for people', async (t) => {
   t.match(text, /\nservices .*\nupper +2 +8 +4 +5\n/)
   t.match(text, /\nlinks .*\nw\/00000001 +node +- +0 +4$/)
   t.match(describeReport({ ...REPORT, services: [] }).join('\n'), '\nservices: none\n')
+})
+
+t.test('an answer that is no report, and one that would speak to the terminal', async (t) => {
+  const read = (value: unknown): BrokerReport => readReport(Buffer.from(JSON.stringify(value)))
+  t.same(read(REPORT), REPORT)
+  const row = REPORT.brokers[0] as BrokerRow
+  for (const wrong of [
+    null,
+    [],
+    'report',
+    { ...REPORT, brokers: null },
+    { ...REPORT, brokers: [{ ...row, addresses: 'x' }] },
+    { ...REPORT, services: [null] },
+    { ...REPORT, uptimeMs: '1' },
+    { ...REPORT, counters: { requests: {} } },
+    { ...REPORT, counters: { '\u001b[2J': 1 } },
+    { ...REPORT, peers: undefined },
+  ])
+    t.throws(() => read(wrong), { code: 'UNREACHABLE' }, JSON.stringify(wrong)?.slice(0, 60))
+  for (const text of ['', '{', 'null', '[]'])
+    t.throws(() => readReport(Buffer.from(text)), { code: 'UNREACHABLE' }, JSON.stringify(text))
+  const spoken = read({
+    ...REPORT,
+    broker: 'b\u001b]0;title\u0007/1',
+    services: [{ ...REPORT.services[0], name: 'a\nb' }],
+  })
+  t.notMatch(describeReport(spoken).join(''), /\p{Cc}/u, 'nothing of it is obeyed')
 })
 
 t.test('changes between two reports, one line each', async (t) => {

@@ -10,53 +10,12 @@ import { encodeEnvelope } from '../protocol/envelope.ts'
 import type { Envelope } from '../protocol/envelope.ts'
 import { writeRecordHeader } from '../protocol/frame.ts'
 import { encodeHandshake, encodePreamble } from '../protocol/preamble.ts'
+import { capture } from './pcap.ts'
+import type { Side } from './pcap.ts'
 import { frameBytes } from './raw-peer.ts'
 
 const script = fileURLToPath(new URL('protocol/adaptnet.lua', import.meta.resolve('adaptnet/package.json')))
 const EMPTY = Buffer.alloc(0)
-const PORTS = { client: 40_000, broker: 17_411 }
-
-/** One packet of a capture: link type RAW, so that it begins with IP. */
-function packet(from: keyof typeof PORTS, sequence: number, payload: Buffer): Buffer {
-  const to = from === 'client' ? 'broker' : 'client'
-  const tcp = Buffer.alloc(20)
-  tcp.writeUInt16BE(PORTS[from], 0)
-  tcp.writeUInt16BE(PORTS[to], 2)
-  tcp.writeUInt32BE(sequence, 4)
-  tcp.writeUInt8(5 << 4, 12)
-  // PSH and ACK.
-  tcp.writeUInt8(0x18, 13)
-  tcp.writeUInt16BE(65_535, 14)
-  const ip = Buffer.alloc(20)
-  ip.writeUInt8(0x45, 0)
-  ip.writeUInt16BE(40 + payload.length, 2)
-  ip.writeUInt8(64, 8)
-  ip.writeUInt8(6, 9)
-  ip.writeUInt32BE(0x7f00_0001, 12)
-  ip.writeUInt32BE(0x7f00_0001, 16)
-  const whole = Buffer.concat([ip, tcp, payload])
-  const header = Buffer.alloc(16)
-  header.writeUInt32LE(whole.length, 8)
-  header.writeUInt32LE(whole.length, 12)
-  return Buffer.concat([header, whole])
-}
-
-function capture(segments: readonly [keyof typeof PORTS, Buffer][]): Buffer {
-  const header = Buffer.alloc(24)
-  header.writeUInt32LE(0xa1b2_c3d4, 0)
-  header.writeUInt16LE(2, 4)
-  header.writeUInt16LE(4, 6)
-  header.writeUInt32LE(65_535, 16)
-  header.writeUInt32LE(101, 20)
-  const sequence = { client: 1, broker: 1 }
-  const packets = segments.map(([from, payload]) => {
-    const bytes = packet(from, sequence[from], payload)
-    sequence[from] += payload.length
-    return bytes
-  })
-  return Buffer.concat([header, ...packets])
-}
-
 function record(frames: Buffer[], raw: Buffer = EMPTY): Buffer {
   const sealed = Buffer.concat(frames)
   const header = Buffer.alloc(8)
@@ -155,7 +114,7 @@ function dissected(path: string): Record<string, string>[] {
 t.test('tshark reads preamble, Hello, frames, envelopes and bodies, over segments of any size', { skip }, async (t) => {
   const path = join(t.testdir({}), 'link.pcap')
   for (const size of [65_000, 700, 37]) {
-    const cut = (from: keyof typeof PORTS, bytes: Buffer): [keyof typeof PORTS, Buffer][] =>
+    const cut = (from: Side, bytes: Buffer): [Side, Buffer][] =>
       Array.from({ length: Math.ceil(bytes.length / size) }, (_, index) => [
         from,
         bytes.subarray(index * size, (index + 1) * size),

@@ -20,6 +20,8 @@ import {
 import { encodeEnvelope } from '../protocol/envelope.ts'
 import { writeFrameHeader, writeRecordHeader } from '../protocol/frame.ts'
 import { encodeHandshake, encodePreamble, encodeRefusal } from '../protocol/preamble.ts'
+import { capture } from './pcap.ts'
+import type { Side } from './pcap.ts'
 
 interface Outcome {
   code: number
@@ -266,6 +268,37 @@ t.test('dumps with offsets, as other programs print them', async (t) => {
   }
   const torn = t.testdir({ dump: [dumps.xxd[0], ...dumps.xxd.slice(2)].join('\n') })
   t.equal((await run(join(torn, 'dump'))).code, 1, 'a dump with a hole is none: its bytes are taken as they are')
+})
+
+t.test('a capture of tcpdump: each direction by itself, in order, whatever the network did', async (t) => {
+  const answer = Buffer.concat([encodeHandshake(HandshakeKind.PLAIN, hello), record([frame(FrameType.WELCOME, none)])])
+  const segments: [Side, Buffer][] = [
+    ['client', stream.subarray(0, 400)],
+    ['broker', answer],
+    ['client', stream.subarray(400, 900)],
+    ['client', stream.subarray(900)],
+  ]
+  const shown = async (order: (packets: Buffer[]) => Buffer[]): Promise<Outcome> => {
+    const dir = t.testdir({ 'link.pcap': capture(segments, order) })
+    return run(join(dir, 'link.pcap'))
+  }
+  const expected = [
+    `127.0.0.1:40000 > 127.0.0.1:17411: ${stream.length} bytes`,
+    ...(await inspected(stream)).out,
+    `127.0.0.1:17411 > 127.0.0.1:40000: ${answer.length} bytes`,
+    ...(await inspected(answer)).out,
+  ]
+  t.same(await shown((all) => all), { code: 0, out: expected, err: [] })
+  const swapped = (all: Buffer[]): Buffer[] => [all[0], all[1], all[3], all[2], all[0], all[2]] as Buffer[]
+  t.same((await shown(swapped)).out, expected, 'out of order, and sent again')
+  const torn = await shown((all) => all.filter((_, index) => index !== 2))
+  t.equal(torn.code, 1)
+  t.match(torn.out[0], '400 bytes, then bytes that the capture does not have')
+  const whole = capture(segments)
+  for (let end = 0; end < whole.length; end += 7) {
+    const { code, err } = await inspected(whole.subarray(0, end))
+    if (code > 2 || err.some((line) => line.includes('Error'))) t.fail(`cut at ${end}: ${err.join()}`)
+  }
 })
 
 t.test('with a key, records are shown in the clear, from the first or from any on, over REKEY', async (t) => {

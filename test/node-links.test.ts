@@ -56,6 +56,36 @@ t.test('who only calls is linked to three brokers, or to as many as it says; who
   await net.until(() => node.brokers.length === 3)
 })
 
+t.test('a broker that said it leaves, and then takes a link, is believed again', async (t) => {
+  const cluster = new VirtualCluster({ seed: SEED })
+  const { net } = cluster
+  const peers: RawPeer[] = []
+  cluster.scriptedBroker('s1', (peer) => {
+    peers.push(peer)
+    peer.onFrame = (frame) => {
+      if (frame.type === FrameType.REQUEST) peer.reply(frame, 'here')
+    }
+  })
+  const { node } = cluster.node('client', ['s1'])
+  await net.until(() => node.brokers.length === 1)
+  const [address = ''] = node.brokers
+  const itself: BrokerEntry = {
+    name: 's1',
+    instance: Buffer.from(address.slice(3), 'hex'),
+    state: BrokerStateNumber.alive,
+    addresses: [{ host: 's1', port: BROKER_PORT, zone: '' }],
+  }
+  const tell = (): void => peers.at(-1)?.send(FrameType.BROKERS, { payload: encodeBrokers([itself]) })
+  tell()
+  peers[0]?.send(FrameType.GO_AWAY, { payload: Buffer.of(0, 0) })
+  await net.until(() => peers.length === 2)
+  await net.until(() => node.brokers.length === 1)
+  tell()
+  await net.run(1_000)
+  t.equal((await net.settle(node.request('echo', 'x'))).payload.toString(), 'here')
+  t.equal(peers.length, 2, 'by the same link')
+})
+
 t.test('callers of a net spread over its brokers', async (t) => {
   const { cluster, brokers } = await netOf(6)
   const names = Array.from({ length: 40 }, (_, index) => `client-${index}`)

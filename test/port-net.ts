@@ -8,10 +8,12 @@ import { setTimeout as pause } from 'node:timers/promises'
 import type { Test } from 'tap'
 import { createTestNet } from '../lib/testing.ts'
 import type { RequestOptions, ServeOptions } from '../lib/node/options.ts'
+import type { Node } from '../lib/node/node.ts'
 import type { ServiceSecrets } from '../lib/identity/service-key.ts'
 import type { TestNet } from '../lib/testing.ts'
 import * as files from '../lib/transport/identity-files.ts'
-import { until } from './command-fixture.ts'
+import { Processes, until } from './command-fixture.ts'
+import type { Running } from './command-fixture.ts'
 
 // Debian's own, because the port asks for Debian's package and another python in the path does not have it.
 export const PYTHON = '/usr/bin/python3'
@@ -81,6 +83,7 @@ export class PortNet {
   readonly #folder: string
   readonly #mode: 'noise' | 'plain'
   readonly #driven: Driven[] = []
+  readonly #processes = new Processes()
   #started = 0
 
   constructor(net: TestNet, folder: string, mode: 'noise' | 'plain') {
@@ -93,6 +96,17 @@ export class PortNet {
     const started = new PortNet(await createTestNet({ brokers, mode }), test.testdir(), mode)
     test.teardown(() => started.close())
     return started
+  }
+
+  /** A second broker, in a process of its own that can be killed; nodes learn of it from the first. */
+  async doomedBroker(): Promise<Running> {
+    const identity = join(this.#folder, 'doomed.identity')
+    await files.writeIdentity(identity, this.net.identity('doomed', { broker: true }))
+    const peer = ['--peer', ...this.net.endpoints, ...(this.#mode === 'plain' ? ['--plain'] : [])]
+    const doomed = this.#processes.start('broker', '--identity', identity, '--listen', '127.0.0.1:0', ...peer, '--json')
+    await doomed.event('listening')
+    await until('the brokers are linked', () => this.net.brokers[0]?.report().brokers.length === 2)
+    return doomed
   }
 
   async python(role: 'client' | 'worker', plan: { options?: object; [field: string]: unknown } = {}): Promise<Driven> {
@@ -117,9 +131,9 @@ export class PortNet {
   }
 
   /** Serves by this library; gives the ids of what it ran. */
-  async serve(name: string, options: ServeOptions = {}): Promise<string[]> {
+  async serve(name: string, options: ServeOptions & { links?: number } = {}): Promise<string[]> {
     const ran: string[] = []
-    const node = await this.net.connect(name)
+    const node = await this.#linked(name, options.links ?? 1)
     await node.serve(
       SERVICE,
       async ({ id, payload }) => {
@@ -134,8 +148,12 @@ export class PortNet {
   }
 
   /** Calls by this library; at a fifth of the calls `loaded` happens. */
-  async call(calls: number, loaded: () => void = () => undefined, options: RequestOptions = {}): Promise<number> {
-    const node = await this.net.connect('client')
+  async call(
+    calls: number,
+    loaded: () => void = () => undefined,
+    options: RequestOptions & { links?: number } = {},
+  ): Promise<number> {
+    const node = await this.#linked('client', options.links ?? 1)
     let next = 0
     let right = 0
     const inTurn = async (): Promise<void> => {
@@ -155,8 +173,14 @@ export class PortNet {
     return right
   }
 
+  async #linked(name: string, links: number): Promise<Node> {
+    const node = await this.net.connect(name)
+    await until('enough links', () => node.brokers.length >= links)
+    return node
+  }
+
   async close(): Promise<void> {
-    await Promise.all(this.#driven.map((driven) => driven.kill()))
+    await Promise.all([this.#processes.killAll(), ...this.#driven.map((driven) => driven.kill())])
     await this.net.close()
   }
 }

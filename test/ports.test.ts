@@ -14,6 +14,7 @@ t.jobs = 2
 const options = (): { skip: string | false; buffered: boolean } => ({ skip: missing, buffered: true })
 const run = promisify(execFile)
 const ENDLESS = 1_000_000
+const links = 2
 const linksLost = ({ brokers }: TestNet): number[] => brokers.map((broker) => broker.report().counters.linksClosed)
 const codeOf = (promise: Promise<unknown>): Promise<string> =>
   promise.then(
@@ -31,12 +32,14 @@ for (const mode of ['noise', 'plain'] as const) {
     `client of the port, worker of the library, ${mode}: a broker is killed under load`,
     options(),
     async (test) => {
-      const ported = await PortNet.start(test, mode)
-      const ran = await ported.serve('worker')
-      const client = await ported.python('client', { rekey: 50, calls: ENDLESS })
+      const ported = await PortNet.start(test, mode, 1)
+      const doomed = await ported.doomedBroker()
+      const ran = await ported.serve('worker', { links })
+      const client = await ported.python('client', { rekey: 50, calls: ENDLESS, links })
       await client.told('loaded')
-      test.same(linksLost(ported.net), [0, 0], 'new keys cost no link')
-      await ported.net.stopBroker(ported.net.brokers[0]!)
+      test.same(linksLost(ported.net), [0], 'new keys cost no link')
+      doomed.signal('SIGKILL')
+      await doomed.ended
       test.ok(await client.allReplied(), 'nothing is lost, and nothing wrong')
       test.equal(new Set(ran).size, ran.length, 'no request ran twice')
     },
@@ -46,9 +49,10 @@ for (const mode of ['noise', 'plain'] as const) {
     `client of the library, worker of the port, ${mode}: a broker is killed under load`,
     options(),
     async (test) => {
-      const ported = await PortNet.start(test, mode)
-      const worker = await ported.python('worker')
-      const replied = await ported.call(CALLS, () => void ported.net.stopBroker(ported.net.brokers[0]!))
+      const ported = await PortNet.start(test, mode, 1)
+      const doomed = await ported.doomedBroker()
+      const worker = await ported.python('worker', { links })
+      const replied = await ported.call(CALLS, () => doomed.signal('SIGKILL'), { links })
       test.equal(replied, CALLS)
       worker.child.kill('SIGTERM')
       const { runs, twice } = await worker.told('done')
@@ -173,6 +177,7 @@ t.test('by its commands, beside those of the library', options(), async (test) =
   const at = ['--broker', String(endpoint)]
   const port = (...args: string[]): ReturnType<typeof run> => run(PYTHON, ['-m', 'adaptnet', ...args], { cwd: PORT })
   const worker = port('serve', 'upper', ...identity('worker'), ...at, '--', 'tr', 'a-z', 'A-Z')
+  test.teardown(() => void worker.child.kill('SIGKILL'))
   let served = ''
   worker.child.stdout?.on('data', (chunk: Buffer | string) => (served += chunk))
   await until('serving', () => served.includes('serving upper'))

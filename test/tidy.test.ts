@@ -56,12 +56,26 @@ function sourcesOf(folder: string): string[] {
     .sort()
 }
 
+/** What a file of the oracle must not import: it is written from SPEC.md and the data of `protocol/` alone. */
+function foreignToOracle(text: string): string[] {
+  return importsOf(text).filter((specifier) => !/^(?:node:|\.\/)/.test(specifier))
+}
+
 const pure = [...sourcesOf('protocol'), ...sourcesOf('lib')]
 const all = [...pure, ...sourcesOf('test'), ...(existsSync(join(root, 'bench')) ? sourcesOf('bench') : [])]
 
 t.test('layers import downward, and only the outer ones touch the world', async (t) => {
   t.ok(pure.length > 30, 'the sources were found')
   for (const path of pure) t.same(brokenLayerRules(path, read(path)), [], path)
+})
+
+t.test('the oracle shares nothing with what it judges', async (t) => {
+  const oracle = sourcesOf('test/oracle')
+  t.ok(oracle.length > 10, 'the oracle was found')
+  for (const path of oracle)
+    t.same(foreignToOracle(read(path)), [], `${path} imports itself, and what Node brings, only`)
+  t.same(foreignToOracle("import a from './link.ts'\nimport 'node:net'"), [])
+  t.same(foreignToOracle("import a from '../../lib/x.ts'\nimport 'avsc'"), ['../../lib/x.ts', 'avsc'])
 })
 
 t.test('every source keeps the rules of the house', async (t) => {

@@ -297,7 +297,8 @@ t.test('bodies of control frames', async (t) => {
     const wanted = vector.value as Record<string, unknown>
     const named = typeof wanted['code'] === 'number' ? { ...wanted, code: codeFromWire(wanted['code']) } : wanted
     t.same(hexed(value), named, titleOf(vector))
-    if (!/later version|block/.test(vector.comment)) t.same(again, bytes, `${titleOf(vector)}; encoded again`)
+    if (vector['padded'] !== true && !/later version|block/.test(vector.comment))
+      t.same(again, bytes, `${titleOf(vector)}; encoded again`)
   }
 })
 

@@ -140,8 +140,9 @@ export class VirtualCluster {
   scriptedBroker(name: string, linked: (peer: RawPeer) => void): VirtualProcess {
     const process = this.net.start(name)
     const identity = this.identity(name, { roles: Role.broker | Role.node })
+    const hello = { instance: process.random(4) }
     process.listen(BROKER_PORT, (connection) => {
-      const peer = new RawPeer(connection, { runtime: process, identity, mode: this.mode, dialler: false })
+      const peer = new RawPeer(connection, { runtime: process, identity, mode: this.mode, dialler: false, hello })
       linked(peer)
       return peer
     })

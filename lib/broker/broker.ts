@@ -193,7 +193,7 @@ export class Broker implements BrokerLinkOwner {
 
   #drain(timeoutMs: number): Promise<void> {
     this.#state = 'draining'
-    this.#forward.draining = true
+    this.#forward.drain()
     this.#membership.drain(this.#runtime.now())
     this.events.publish({ type: 'draining' })
     for (const link of this.#links) link.link.leave('DRAINING')

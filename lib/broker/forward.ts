@@ -143,6 +143,9 @@ export class Forward {
       const { worker } = outstanding.offerAt(slot)
       if (nowMs - worker.link.heardMs > RETRY_SAME_WORKER_MS || worker.congested) continue
       outstanding.extend(slot, deadlineMs)
+      outstanding.clientAt(slot).requests -= 1
+      client.requests += 1
+      outstanding.adopt(slot, client)
       this.#counters.joined += 1
       send(worker, frame)
       return true
@@ -175,22 +178,37 @@ export class Forward {
     frame.payload.copy(bytes, envelopeBytes, frame.payloadStart, frame.payloadEnd)
     const { flags } = frame
     const waiting: WaitingRequest = { client, flags, bytes, envelopeBytes, receivedMs: nowMs, deadlineMs }
-    if (frame.route.retryCount > 0 && service.replace(waiting)) return
-    if (!service.enqueue(waiting))
+    const replaced = frame.route.retryCount > 0 ? service.replace(waiting) : null
+    if (replaced !== null) replaced.client.requests -= 1
+    else if (!service.enqueue(waiting))
       return this.#reject(client, frame, 'BUSY', `all workers of ${service.name} are busy and the queue is full`)
+    else this.#counters.queued += 1
     client.requests += 1
-    this.#counters.queued += 1
+  }
+
+  /** SPEC 4.6: behind GO_AWAY no REQUEST is sent, so nothing can wait here any longer: other brokers are asked at once. */
+  drain(): void {
+    this.draining = true
+    for (const service of this.services.values())
+      for (const { client, bytes } of service.filterQueue(() => true)) {
+        client.requests -= 1
+        this.#rejectId(client, bytes.subarray(0, ID_BYTES), 'DRAINING', 'the broker is leaving')
+      }
   }
 
   /** Gives waiting requests to workers that have become idle. */
   dispatchQueue(service: Service, nowMs: number): void {
-    while (service.queued > 0) {
-      const offer = service.takeIdle()
-      if (offer === null) return
-      const waiting = service.dequeue() as WaitingRequest
-      waiting.client.requests -= 1
-      if (!this.#dispatchWaiting(waiting, offer, nowMs)) offer.listIdle()
-    }
+    while (service.queued > 0) if (!this.#dispatchFirst(service, nowMs)) return
+  }
+
+  /** Gives the request that waits longest to an idle worker; false if there is none. */
+  #dispatchFirst(service: Service, nowMs: number): boolean {
+    const offer = service.takeIdle()
+    if (offer === null) return false
+    const waiting = service.dequeue() as WaitingRequest
+    waiting.client.requests -= 1
+    if (!this.#dispatchWaiting(waiting, offer, nowMs)) offer.listIdle()
+    return true
   }
 
   #dispatchWaiting(waiting: WaitingRequest, offer: Offer, nowMs: number): boolean {
@@ -273,8 +291,14 @@ export class Forward {
     this.#dispatchQueues(offer, nowMs)
   }
 
+  /** The oldest first: what is bound to a journal must not wait for ever behind what is not, nor the other way round. */
   #dispatchQueues(offer: Offer, nowMs: number): void {
-    for (const { service } of offer.listings) if (service.queued > 0) this.dispatchQueue(service, nowMs)
+    for (;;) {
+      let oldest: Service | null = null
+      for (const { service } of offer.listings)
+        if (service.waitingSinceMs < (oldest?.waitingSinceMs ?? Infinity)) oldest = service
+      if (oldest === null || !this.#dispatchFirst(oldest, nowMs)) return
+    }
   }
 
   /** Forgets a request in flight and gives its worker's place free. */

@@ -74,16 +74,24 @@ export class Outstanding {
     return NONE
   }
 
-  /** The slot of a request with this id that `client` has sent before, at or behind `after`; -1 when there is none. */
+  /**
+   * The slot of a request with this id that `client` has sent before, by this link or one that is gone, behind `after`; -1
+   * when there is none.
+   */
   findRequest(bytes: Uint8Array, idStart: number, client: BrokerLink, after: number = NONE): number {
     let slot = after === NONE ? this.#first(bytes, idStart) : (this.#next[after] as number)
     for (; slot !== NONE; slot = this.#next[slot] as number)
-      if (this.#clients[slot] === client && this.#matches(slot, bytes, idStart)) return slot
+      if (this.#matches(slot, bytes, idStart) && this.#clients[slot]?.address === client.address) return slot
     return NONE
   }
 
   clientAt(slot: number): BrokerLink {
     return this.#clients[slot] as BrokerLink
+  }
+
+  /** The client has come back by another link: its answer goes there. */
+  adopt(slot: number, client: BrokerLink): void {
+    this.#clients[slot] = client
   }
 
   offerAt(slot: number): Offer {

@@ -77,6 +77,11 @@ export class Service {
     return this.#waiting.length - this.#waitingFrom
   }
 
+  /** When the request that waits longest came; Infinity if none waits. */
+  get waitingSinceMs(): number {
+    return this.#waiting[this.#waitingFrom]?.receivedMs ?? Infinity
+  }
+
   /** The next idle worker that can take bytes now, or null. The caller counts the request with `offer.outstanding`. */
   takeIdle(): Offer | null {
     let first: Listing | null = null
@@ -112,17 +117,18 @@ export class Service {
     return true
   }
 
-  /** Puts a retry in the place of the attempt that still waits: overload must not multiply what waits. */
-  replace(request: WaitingRequest): boolean {
+  /** Puts a retry in the place of the attempt that still waits, and returns that one: overload must not multiply what waits. */
+  replace(request: WaitingRequest): WaitingRequest | null {
     for (let index = this.#waitingFrom; index < this.#waiting.length; index++) {
       const waiting = this.#waiting[index] as WaitingRequest
-      if (waiting.client !== request.client || waiting.bytes.compare(request.bytes, 0, ID_BYTES, 0, ID_BYTES) !== 0)
-        continue
-      this.#waiting[index] = request
+      const same = waiting.bytes.compare(request.bytes, 0, ID_BYTES, 0, ID_BYTES) === 0
+      if (!same || waiting.client.address !== request.client.address) continue
+      // Its place is as old as what it replaces.
+      this.#waiting[index] = { ...request, receivedMs: waiting.receivedMs }
       this.#budget.bytes += request.bytes.length - waiting.bytes.length
-      return true
+      return waiting
     }
-    return false
+    return null
   }
 
   dequeue(): WaitingRequest | null {

@@ -5,7 +5,6 @@ import type { MemberChange } from '../discovery/membership-world.ts'
 import { parseHostPort } from '../transport/addresses.ts'
 import { createBroker } from '../transport/broker-process.ts'
 import type { RunningBroker } from '../transport/broker-process.ts'
-import { readIdentity } from '../transport/identity-files.ts'
 import type { BeaconOptions } from '../transport/beacon-sockets.ts'
 import { BEACON_OPTIONS, beaconHelp, beaconOf } from './beacon-options.ts'
 import type { CommandIo } from './command.ts'
@@ -13,11 +12,11 @@ import { ExitCode, UsageError, runCommand } from './command.ts'
 import { EventLines, reason } from './event-lines.ts'
 import { serveMetrics } from './metrics.ts'
 import type { MetricsServer } from './metrics.ts'
+import { REVOCATIONS_FILE, readOwnIdentity } from './own-identity.ts'
 import { Stop } from './stop.ts'
 
 /** As many characters of the net's key as tell two nets apart at a glance; `adaptnet net create` prints them all. */
 const NET_CHARACTERS = 8
-const REVOCATIONS_FILE = 'revocations.json'
 
 const SHAPE = {
   operands: [],
@@ -79,7 +78,7 @@ async function run(options: BrokerOptions, lines: EventLines, stop: Stop): Promi
   let metrics: MetricsServer | null = null
   try {
     const metricsAt = options.metrics === undefined ? null : parseHostPort(options.metrics)
-    const identity = await readIdentity(options.identity)
+    const identity = await readOwnIdentity(options.identity, (text) => lines.warn(text))
     running = await createBroker({
       identity,
       listen: options.listen,

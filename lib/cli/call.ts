@@ -11,6 +11,7 @@ import { BEACON_OPTIONS, beaconHelp, beaconOf } from './beacon-options.ts'
 import { callRepeatedly } from './call-repeat.ts'
 import type { CommandIo } from './command.ts'
 import { UsageError, parseInteger, runCommand, tellFailure } from './command.ts'
+import { readOwnIdentity } from './own-identity.ts'
 import { SignalExit, Stop } from './stop.ts'
 
 const REPEAT_MAX = 1_000_000_000
@@ -86,8 +87,9 @@ export function call(args: string[], io: CommandIo): Promise<number> {
     const stop = new Stop((signal) => SignalExit[signal])
     try {
       const payload = text === undefined ? await readPayload(file, stop) : Buffer.from(text)
+      const own = await readOwnIdentity(identity, (text) => io.err(`adaptnet: warning: ${text}`))
       const node = await connect({
-        identity,
+        identity: own,
         brokers: values.broker ?? (beacon === false ? [`127.0.0.1:${BROKER_PORT}`] : []),
         beacon,
         mode: values.plain === true ? 'plain' : 'noise',

@@ -32,6 +32,11 @@ export class EventLines {
     this.#io.out(this.#asJson ? JSON.stringify({ time, ...event }) : `${time} ${text}`)
   }
 
+  /** What a person should know, and nothing that happened: it goes beside the lines. */
+  warn(text: string): void {
+    this.#io.err(`adaptnet: warning: ${text}`)
+  }
+
   /** The same for what may come in floods. */
   writeLimited(event: EventLine, text: string): void {
     const nowMs = performance.now()

@@ -9,6 +9,7 @@ import type { Note } from './capture.ts'
 import type { CommandIo } from './command.ts'
 import { ExitCode, UsageError, runCommand } from './command.ts'
 import { fromHex } from './hex-dump.ts'
+import { readPackets } from './packet-capture.ts'
 import { RecordOpener } from './record-opener.ts'
 
 const CAPTURE_BYTES_MAX = 64 * 1_048_576
@@ -25,8 +26,8 @@ const SHAPE = {
 
 Lists what captured bytes say: offset, bytes, meaning. They are given as hexadecimal text, or as a file or standard input
 of such text, of a dump (xxd, hexdump -C, tcpdump -x) or of the bytes themselves: one direction of a connection, from its
-first byte or from a record on. What is encrypted is shown by its lengths, unless a key opens it. Captures of whole
-networks are for Wireshark, with protocol/adaptnet.lua.
+first byte or from a record on; or a capture of tcpdump or Wireshark, of which each direction is listed. What is encrypted
+is shown by its lengths, unless a key opens it.
 
   --as KIND           what the bytes are: ${CAPTURE_KINDS.join(', ')}
   --key HEX           a key of the link, 32 bytes: records that it opens are shown in the clear, as they were before.
@@ -44,21 +45,40 @@ export function inspect(args: string[], io: CommandIo): Promise<number> {
     const asJson = values.json === true
     const keys = (values.key ?? []).map(keyOf)
     const bytes = await readCapture(operands[0])
-    const show = (note: Note): void => {
-      if (asJson) io.out(JSON.stringify(asObject(note, bytes)))
-      else for (const line of asLines(note, bytes)) io.out(line)
+    const streams = kind === 'stream' ? readPackets(bytes) : null
+    if (streams === null) return list(bytes, { kind, keys, asJson }, io)
+    let code: ExitCode = ExitCode.DONE
+    for (const { name, bytes: stream, torn } of streams) {
+      const hole = torn ? ', then bytes that the capture does not have' : ''
+      if (asJson) io.out(JSON.stringify({ stream: name, length: stream.length, torn }))
+      else io.out(`${name}: ${stream.length} bytes${hole}`)
+      if (list(stream, { kind, keys, asJson }, io) !== ExitCode.DONE) code = ExitCode.FAILED
     }
-    try {
-      annotate(bytes, kind, show, keys.length === 0 ? null : new RecordOpener(keys))
-    } catch (error) {
-      if (!(error instanceof CaptureError)) throw error
-      const { code, offset, message } = error
-      if (asJson) io.err(JSON.stringify({ code, offset, message }))
-      else io.err(`adaptnet: ${code}: at offset ${offset}: ${message}`)
-      return ExitCode.FAILED
-    }
-    return ExitCode.DONE
+    return code
   })
+}
+
+interface Listing {
+  kind: CaptureKind
+  keys: readonly Uint8Array[]
+  asJson: boolean
+}
+
+function list(bytes: Buffer, { kind, keys, asJson }: Listing, io: CommandIo): ExitCode {
+  const show = (note: Note): void => {
+    if (asJson) io.out(JSON.stringify(asObject(note, bytes)))
+    else for (const line of asLines(note, bytes)) io.out(line)
+  }
+  try {
+    annotate(bytes, kind, show, keys.length === 0 ? null : new RecordOpener(keys))
+  } catch (error) {
+    if (!(error instanceof CaptureError)) throw error
+    const { code, offset, message } = error
+    if (asJson) io.err(JSON.stringify({ code, offset, message }))
+    else io.err(`adaptnet: ${code}: at offset ${offset}: ${message}`)
+    return ExitCode.FAILED
+  }
+  return ExitCode.DONE
 }
 
 async function readCapture(operand: string | undefined): Promise<Buffer> {

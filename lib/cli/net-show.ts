@@ -17,8 +17,8 @@ import type { ServiceSecrets } from '../identity/service-key.ts'
 import { readForDisplay } from '../transport/identity-files.ts'
 import type { CommandIo } from './command.ts'
 import { runCommand } from './command.ts'
+import { DAYS_LEFT_WARNING, isRevokedBeside } from './own-identity.ts'
 
-const DAYS_LEFT_WARNING = 30
 const SECRET: ReadonlySet<TextKind> = new Set(['identity', 'authority', 'service'])
 
 const SHOW = {
@@ -44,6 +44,8 @@ export function show(args: string[], io: CommandIo): Promise<number> {
     const { text, exposed } = await readForDisplay(path)
     const kind = kindOfText(text)
     const { facts, warnings } = describe[kind](text, Date.now())
+    if (kind === 'identity' && (await isRevokedBeside(path, parseIdentity(text).certificate)))
+      warnings.push('the certificate is revoked, by the list that lies beside it')
     if (exposed && SECRET.has(kind))
       warnings.push(`others have permissions on this secret file; if nobody read it, run: chmod 600 ${path}`)
     if (values.json) io.out(JSON.stringify({ kind, ...facts, warnings }))

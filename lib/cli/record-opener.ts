@@ -2,7 +2,7 @@ import { AdaptnetError } from '../../protocol/errors.ts'
 import { CipherState } from '../identity/noise.ts'
 
 /** A capture may begin in the middle of a connection: so many numbers are tried for the first record that is seen. */
-const NUMBERS_MAX = 65_536
+const NUMBERS_MAX = 16_384
 
 /**
  * Opens the boxes of a capture with the keys that the two sides of a link derived (SPEC 4.5). Which key is that of this
@@ -11,6 +11,7 @@ const NUMBERS_MAX = 65_536
 export class RecordOpener {
   readonly #keys: readonly Uint8Array[]
   #cipher: CipherState | null = null
+  #tried = false
 
   constructor(keys: readonly Uint8Array[]) {
     this.#keys = keys
@@ -32,15 +33,19 @@ export class RecordOpener {
   }
 
   #find(sealed: Buffer, header: Uint8Array): CipherState | null {
-    for (const key of this.#keys) {
+    // What did not open the first record that was seen opens none behind it.
+    if (this.#tried) return null
+    this.#tried = true
+    const ciphers = this.#keys.map((key) => {
       const cipher = new CipherState()
       cipher.initializeKey(key)
-      for (let number = 0; number < NUMBERS_MAX; number++) {
+      return cipher
+    })
+    for (let number = 0; number < NUMBERS_MAX; number++)
+      for (const cipher of ciphers) {
         cipher.setNonce(number)
         if (opens(cipher, sealed, header)) return cipher
       }
-      cipher.wipe()
-    }
     return null
   }
 }

@@ -4,7 +4,7 @@ import { BROKER_PORT, CONCURRENCY_MAX, PAYLOAD_BYTES_MAX, TIME_TO_LIVE_MS_MAX } 
 import { AdaptnetError } from '../../protocol/errors.ts'
 import type { Node } from '../node/node.ts'
 import type { NodeEvent } from '../node/report.ts'
-import { verifyServiceKey } from '../identity/service-key.ts'
+import { openServiceKey, verifyServiceKey } from '../identity/service-key.ts'
 import type { ServiceSecrets } from '../identity/service-key.ts'
 import type { BeaconOptions } from '../transport/beacon-sockets.ts'
 import { connect } from '../transport/connect.ts'
@@ -13,6 +13,7 @@ import { BEACON_OPTIONS, beaconHelp, beaconOf } from './beacon-options.ts'
 import type { CommandIo } from './command.ts'
 import { ExitCode, UsageError, parseInteger, runCommand } from './command.ts'
 import { EventLines, reason } from './event-lines.ts'
+import { endWarning, readOwnIdentity } from './own-identity.ts'
 import { Program } from './program.ts'
 import { Stop } from './stop.ts'
 
@@ -91,6 +92,11 @@ interface ServeOptions {
   program: Program
 }
 
+function warnOfKey({ record, net, service }: ServiceSecrets, warn: (text: string) => void): void {
+  const warning = endWarning(`key of ${service}`, openServiceKey(record, net), Date.now())
+  if (warning !== null) warn(warning)
+}
+
 async function run(options: ServeOptions, lines: EventLines, stop: Stop): Promise<void> {
   const { service, program } = options
   const killAll = (): void => program.killAll()
@@ -100,7 +106,10 @@ async function run(options: ServeOptions, lines: EventLines, stop: Stop): Promis
   try {
     const { identity, brokers, beacon, mode } = options
     const secrets = options.seal === null ? null : await readSecrets(options.seal, service)
-    const node = await connect({ identity, brokers, beacon, mode, signal: stop.signal })
+    const warn = (text: string): void => lines.warn(text)
+    const own = await readOwnIdentity(identity, warn)
+    if (secrets !== null) warnOfKey(secrets, warn)
+    const node = await connect({ identity: own, brokers, beacon, mode, signal: stop.signal })
     const closing = new AbortController()
     const told = tellEvents(node, lines, closing.signal)
     try {

@@ -7,6 +7,7 @@ import type { CommandIo } from './command.ts'
 import { ExitCode, UsageError, runCommand } from './command.ts'
 import { EventLines } from './event-lines.ts'
 import { changesBetween } from './status-changes.ts'
+import { readReport } from './status-report.ts'
 import { SignalExit, Stop } from './stop.ts'
 import { formatTable } from './table.ts'
 
@@ -117,7 +118,7 @@ class AskedBroker {
         this.#listening = this.#listen(this.#node)
       }
       const reply = await this.#node.request(STATUS_SERVICE, '', { retries: 0, signal: stop.signal })
-      return JSON.parse(reply.payload.toString()) as BrokerReport
+      return readReport(reply.payload)
     } catch (error) {
       // The next question goes by a new link.
       await this.close()

@@ -130,6 +130,7 @@ export class Handshake {
     const length = this.#buffer.readUInt16BE(1)
     if (length > HANDSHAKE_BYTES_MAX)
       throw new AdaptnetError('HANDSHAKE_FAILED', `message of ${length} bytes exceeds ${HANDSHAKE_BYTES_MAX}`)
+    this.#expectKind(this.#buffer[0] as number)
     const wanted = HANDSHAKE_HEADER_BYTES + length
     if (this.#buffer.length < wanted) {
       const grown = Buffer.allocUnsafe(wanted)
@@ -180,12 +181,16 @@ export class Handshake {
     this.#awaiting = 'message'
   }
 
-  #readMessage(bytes: Buffer): HandshakeStep {
-    const kind = bytes[0]
-    const body = bytes.subarray(HANDSHAKE_HEADER_BYTES)
-    if (kind === HandshakeKind.REFUSAL && this.dialler) throw refusedBy(body)
+  /** SPEC 4.2: judged with the header, so that nothing is kept for a message that nobody wants. */
+  #expectKind(kind: number): void {
+    if (kind === HandshakeKind.REFUSAL && this.dialler) return
     const expected = this.#options.mode === Mode.plain ? HandshakeKind.PLAIN : HandshakeKind.NOISE
     if (kind !== expected) throw new AdaptnetError('HANDSHAKE_FAILED', `message of kind ${kind} is not expected`)
+  }
+
+  #readMessage(bytes: Buffer): HandshakeStep {
+    const body = bytes.subarray(HANDSHAKE_HEADER_BYTES)
+    if (bytes[0] === HandshakeKind.REFUSAL) throw refusedBy(body)
     this.#messages += 1
     return this.#options.mode === Mode.plain ? this.#readPlain(body) : this.#readNoise(body)
   }

@@ -369,11 +369,12 @@ export class Link implements StreamListener {
   #judge(type: number, flags: number, envelopeBytes: number, payloadBytes: number): void {
     if (envelopeBytes > ENVELOPE_BYTES_MAX)
       throw new AdaptnetError('FRAME_TOO_LARGE', `envelope of ${envelopeBytes} bytes exceeds ${ENVELOPE_BYTES_MAX}`)
-    const payloadBytesMax = type <= FrameType.REPLY ? PAYLOAD_BYTES_MAX : CONTROL_BYTES_MAX
+    const carries = type === FrameType.REQUEST || type === FrameType.REPLY
+    const payloadBytesMax = carries ? PAYLOAD_BYTES_MAX : CONTROL_BYTES_MAX
     if (payloadBytes > payloadBytesMax)
       throw new AdaptnetError('FRAME_TOO_LARGE', `payload of ${payloadBytes} bytes exceeds ${payloadBytesMax}`)
     // A payload outside the box would travel in the clear: only one sealed end to end may, or any in plain mode.
-    if ((flags & FrameFlag.RAW) !== 0 && ((flags & FrameFlag.SEALED) === 0 || type > FrameType.REPLY) && !this.#plain)
+    if ((flags & FrameFlag.RAW) !== 0 && ((flags & FrameFlag.SEALED) === 0 || !carries) && !this.#plain)
       throw new AdaptnetError('FRAME_MALFORMED', 'a RAW payload that cannot be SEALED or is not, on an encrypted link')
   }
 

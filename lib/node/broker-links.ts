@@ -23,6 +23,8 @@ const ROUND_TRIP_RANKED_MAX_MS = 1_000
 /** How much each doubt weighs when it is decided whom to dial: more than all of the next one together. */
 const WEIGHT = { suspect: 1e7, unreached: 2e6, failure: 1e4, foreign: 5e3 } as const
 const FAILURES_RANKED_MAX = 100
+/** A link on which nothing is under way any more is kept so long: an answer that nobody expects may still come. */
+const LINGER_MS = 200
 
 /** Brokers that are told what workers need to know and nobody confirms. */
 const SEVERAL = 2
@@ -138,6 +140,7 @@ export class BrokerLinks {
       return 'twin'
     }
     this.#candidates.linked(link.candidate, link.address)
+    this.known.stays(link.address)
     return link.trial ? 'trial' : 'kept'
   }
 
@@ -163,7 +166,7 @@ export class BrokerLinks {
     // Copied: a link that is given up leaves the list meanwhile.
     for (const link of this.list.slice()) {
       link.tick(nowMs)
-      if (link.done) this.#retire(link, 'nothing is under way any more', nowMs)
+      if (link.idleForMs(nowMs) >= LINGER_MS) this.#retire(link, 'nothing is under way any more', nowMs)
     }
     if (!this.#leaving && !this.#closed) this.#plan(nowMs)
   }

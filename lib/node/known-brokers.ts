@@ -61,6 +61,11 @@ export class KnownBrokers {
     return this.#merge(nowMs)
   }
 
+  /** A link to it has opened: whatever it said before, it takes requests. */
+  stays(broker: string): void {
+    this.#leaving.delete(broker)
+  }
+
   /** The broker itself has said that it leaves. */
   leaves(broker: string, nowMs: number): BrokerChange[] {
     if (!this.#known.has(broker)) return []

@@ -40,6 +40,7 @@ export class NodeLink implements LinkListener {
   /** Milliseconds from sending to answer, a moving average. */
   latencyMs = 1
   #measuring = false
+  #doneMs: number | null = null
   /** Services that nobody served there, and until when that is believed. */
   readonly #unserved = new Map<string, number>()
   #lastWorkerBytes: Buffer = Buffer.alloc(0)
@@ -64,11 +65,6 @@ export class NodeLink implements LinkListener {
   /** Open, and neither side means to end it. */
   get kept(): boolean {
     return this.link.open && !this.link.draining && !this.trial
-  }
-
-  /** Nothing is under way by it any more, and both sides have said that nothing will be (SPEC 4.6). */
-  get done(): boolean {
-    return this.link.emptied && this.requests === 0 && this.work === 0 && this.link.waitingBytes === 0
   }
 
   /** Milliseconds to the broker and back, or null before it was measured. */
@@ -128,6 +124,14 @@ export class NodeLink implements LinkListener {
 
   timedOut(nowMs: number): void {
     this.#suspectSinceMs ??= nowMs
+  }
+
+  /** For how long nothing has been under way by it, and both sides have said that nothing will be (SPEC 4.6). */
+  idleForMs(nowMs: number): number {
+    const { emptied, waitingBytes } = this.link
+    if (!emptied || this.requests > 0 || this.work > 0 || waitingBytes > 0) this.#doneMs = null
+    else this.#doneMs ??= nowMs
+    return this.#doneMs === null ? -1 : nowMs - this.#doneMs
   }
 
   /** Takes no more requests; it ends when what is under way has ended. */

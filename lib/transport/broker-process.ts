@@ -4,6 +4,7 @@ import { AdaptnetError } from '../../protocol/errors.ts'
 import { Broker } from '../broker/broker.ts'
 import type { BrokerEvent } from '../broker/broker.ts'
 import type { BrokerReport } from '../broker/report.ts'
+import { isRevoked, verifyRevocations } from '../identity/certificate.ts'
 import type { Identity } from '../identity/identity.ts'
 import { advertisedAddresses, formatHostPort, isLoopback, parseHostPort } from './addresses.ts'
 import type { BeaconOptions } from './beacon-sockets.ts'
@@ -102,7 +103,7 @@ export class RunningBroker implements AsyncDisposable {
 
 /**
  * Starts a broker in this process.
- * @throws AdaptnetError IDENTITY_*, ADDRESS_IN_USE, ADDRESS_UNRESOLVED, PLAIN_NOT_LOOPBACK
+ * @throws AdaptnetError IDENTITY_*, CERTIFICATE_EXPIRED, CERTIFICATE_REVOKED, ADDRESS_IN_USE, ADDRESS_UNRESOLVED, PLAIN_NOT_LOOPBACK
  */
 export async function createBroker(options: CreateBrokerOptions): Promise<RunningBroker> {
   const identity = typeof options.identity === 'string' ? await readIdentity(options.identity) : options.identity
@@ -110,12 +111,20 @@ export async function createBroker(options: CreateBrokerOptions): Promise<Runnin
   const mode = options.mode === 'plain' ? Mode.plain : Mode.noise
   if (mode === Mode.plain && !isLoopback(host))
     throw new AdaptnetError('PLAIN_NOT_LOOPBACK', `plain mode listens on loopback only, not on ${host}`)
+  const { name, notAfter } = identity.certificate
+  if (notAfter < nodeRuntime.wallClock())
+    throw new AdaptnetError('CERTIFICATE_EXPIRED', `the certificate of ${name} has expired: have it admitted again`)
   const peers = parseSeeds(options.peers ?? [])
   const signed = options.revocations === undefined ? null : await readRevocationsIfAny(options.revocations)
   const broker = new Broker({ runtime: nodeRuntime, identity, mode, peers: [], linksMax: linksMax() })
   let listener: Listener
   try {
-    if (signed !== null) broker.revoke(signed)
+    if (signed !== null) {
+      broker.revoke(signed)
+      // Nobody would link to it, and nobody would say why.
+      if (isRevoked(identity.certificate, verifyRevocations(signed, identity.net)))
+        throw new AdaptnetError('CERTIFICATE_REVOKED', `the certificate of ${name} is revoked: have it admitted again`)
+    }
     listener = await listen(host, port, (connection, nowMs) => broker.accept(connection, nowMs))
   } catch (error) {
     broker.close()

@@ -105,12 +105,31 @@ export function controlVectors(): VectorFile {
     { brokers: [broker] },
     { schema: 'brokers', spec: '7.1' },
   )
+  const wide = (count: number): Buffer => join0(varint(19, count), varint(0))
+  const goAway = { schema: 'farewell', spec: '4.6', padded: true }
+  list.valid('GO_AWAY, its code in ten bytes', wide(10), { code: 19, message: '' }, goAway)
+  frame('a code in eleven bytes', 'farewell', '4.6', wide(11))
+  frame('a length in eleven bytes', 'register', '6.1', join0(varint(1, 11), Buffer.from('a'), Buffer.alloc(3)))
+  const features = (bits: bigint): Buffer =>
+    join0(varint(1), varint(2), Buffer.from(ZEROS_INSTANCE, 'hex'), varint(bits), varint(0), varint(0), varint(0))
+  const bare = { version: 1, role: 2, instance: ZEROS_INSTANCE, payloadBytesMax: 0, addresses: [], certificate: '' }
+  for (const bits of [2n ** 32n, 2n ** 53n - 2n])
+    list.valid(
+      `Hello with features ${bits}`,
+      features(bits),
+      { ...bare, features: Number(bits) },
+      { schema: 'hello', spec: '2' },
+    )
+  for (const bits of [2n ** 53n - 1n, 1n - 2n ** 53n, 2n ** 62n])
+    frame(`Hello with features ${bits}`, 'hello', '2', features(bits))
   return {
     comment:
       'Bodies by their schema. Fields of type fixed and bytes are hex in "value". Numbers of codes stand as on the wire.',
     vectors: list.vectors,
   }
 }
+
+const ZEROS_INSTANCE = '00000000'
 
 /** A broker's bytes, by hand. */
 function broken(broker: { name: string; instance: string; state: number }): Buffer {

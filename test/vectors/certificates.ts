@@ -268,6 +268,18 @@ export function certificateVectors(): VectorFile {
     kind,
   )
   addServiceKeys(list, good)
+  const spent = { ...certificate, spec: '5.2' }
+  const long = certificateFields('p', { calls: ['x'.repeat(128) + '*'] })
+  list.invalid('a pattern of the limit, and a star', signedCertificate(long), 'CERTIFICATE_MALFORMED', spent)
+  const lengthened = (length: number): CertificateFields =>
+    certificateFields('p', {
+      serves: Array.from({ length: 11 }, () => 's'.repeat(127)),
+      calls: [...Array.from({ length: 11 }, () => 'c'.repeat(127)), 'f'.repeat(length)],
+    })
+  // A length of more than 63 has two bytes.
+  const room = 3072 - body('certificate', unhexed(lengthened(64)) as object).length + 64
+  list.valid('the longest body', signedCertificate(lengthened(room)), lengthened(room), spent)
+  list.invalid('a body that is too long', signedCertificate(lengthened(room + 1)), 'CERTIFICATE_MALFORMED', spent)
   return {
     comment:
       'Signed certificates, lists and service keys. "net" is the authority that the reader trusts. A certificate is judged at "nowMs", ' +

@@ -190,6 +190,10 @@ export function envelopeVectors(): VectorFile {
   badEnd('a header that runs over the end', join0(varint(1), varint(0), varint(1), avroText('a'), varint(9)))
   badEnd('a header of length -1', join0(varint(1), varint(0), varint(1), varint(-1), varint(0), varint(0)))
   badEnd('headers without their last block', join0(varint(1), varint(0), varint(1), avroText('a'), avroText('b')))
+  badEnd('watermark 2^53 - 1', join0(varint(2n ** 53n - 1n), varint(0), varint(0)))
+  badEnd('watermark -(2^53 - 1)', join0(varint(1n - 2n ** 53n), varint(0), varint(0)))
+  badEnd('delivery 2^31', join0(varint(1), varint(2n ** 31n), varint(0)))
+  badEnd('delivery 2^40', join0(varint(1), varint(2n ** 40n), varint(0)))
 
   const patches = [
     [2_000, 1_999],

@@ -108,6 +108,8 @@ export function handshakeMessageVectors(): VectorFile {
     list.invalid(`a refusal with code ${number}`, handshakeMessage(3, Buffer.of(number, 1, 1)), code, dialler)
   list.invalid('a refusal without a body', handshakeMessage(3, NOTHING), 'HANDSHAKE_FAILED', dialler)
   list.invalid('a longer refusal', handshakeMessage(3, Buffer.of(3, 1, 1, 5, 5)), 'MODE_REFUSED', dialler)
+  for (const side of [acceptor, dialler])
+    list.invalid('the kind is judged with the header', announced(9, 64), 'HANDSHAKE_FAILED', side)
   return {
     comment:
       'One handshake message, as a side in noise mode gets it: "side" acceptor has read a preamble of version 1 and noise, ' +
@@ -341,6 +343,14 @@ export function frameVectors(): VectorFile {
     'UNAUTHORIZED',
     PLAIN,
   )
+  for (const mode of [PLAIN, NOISE]) {
+    list.invalid('body of type 0: the limit and one', header(0, 0, LIMIT.control + 1), 'FRAME_TOO_LARGE', mode)
+    list.valid('type 0 with OPTIONAL is skipped', frame({ type: 0, flags: 128, payload }), { frames: [] }, mode)
+  }
+  list.invalid('type 0 with RAW and SEALED in noise mode', frame({ type: 0, flags: 3, payload }), 'FRAME_MALFORMED', {
+    ...NOISE,
+    raw: hex(payload),
+  })
   return {
     comment:
       'The frames of one record, "raw" being its raw part, as an acceptor gets them on an open link of "mode". "frames" are ' +

@@ -1,10 +1,12 @@
 /**
  * Makes `protocol/vectors/*.json` (all but noise.json, which is others' data), section 17 of SPEC.md and the dissector
- * `protocol/adaptnet.lua`. `--check` writes nothing and exits 1 when one differs from what it would be.
+ * `protocol/adaptnet.lua`. The vectors are made by the oracle, which must then read them as they say. `--check` writes
+ * nothing and exits 1 when one differs from what it would be.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { VECTOR_FILES, judgeVectors } from '../oracle/index.ts'
 import { beaconVectors } from './beacons.ts'
 import { controlVectors } from './bodies.ts'
 import { certificateVectors } from './certificates.ts'
@@ -59,6 +61,11 @@ function main(): void {
       process.stderr.write(`${path} differs: run node build/test/vectors/generate.js\n`)
       process.exitCode = 1
     }
+  }
+  // What it has made, the oracle must also read, and with the codes that the vectors name.
+  for (const wrong of VECTOR_FILES.flatMap(judgeVectors)) {
+    process.stderr.write(`${wrong}\n`)
+    process.exitCode = 1
   }
 }
 

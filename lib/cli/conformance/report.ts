@@ -56,6 +56,8 @@ export function reportLines(verdicts: readonly Verdict[], tookMs: number): strin
     lines.push('', `skipped ${skipped.filter((one) => one === reason).length}: each ${reason}`)
   for (const { id, sent, expected, seen } of verdicts.filter(({ outcome }) => outcome === 'failed'))
     lines.push('', `FAILED ${id}: ${sent}`, `  expected  ${expected}`, `  seen      ${seen}`)
+  const again = verdicts.filter(({ outcome, tries }) => outcome === 'passed' && tries > 1).map(({ id }) => id)
+  if (again.length > 0) lines.push('', `passed at the second try only: ${again.join(', ')}`)
   lines.push('', summary(countsOf(verdicts), tookMs))
   return lines
 }

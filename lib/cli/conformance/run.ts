@@ -6,6 +6,8 @@ import { Failure } from './failure.ts'
 
 /** No case takes longer, whatever it waits for. */
 const CASE_MS_MAX = 30_000
+/** So many failures at most are tried once more. */
+const RETRIED_MAX = 16
 
 export interface Verdict {
   id: string
@@ -17,6 +19,8 @@ export interface Verdict {
   outcome: 'passed' | 'failed' | 'skipped'
   /** What came instead. */
   seen: string
+  /** 2: the first try failed. */
+  tries: number
   ms: number
 }
 
@@ -42,28 +46,53 @@ function selects<World>(word: string, { id, level, section }: Case<World>): bool
   return id === word || section === word || section.startsWith(`${word}.`)
 }
 
-/** Runs the cases, those that wait for deadlines first, and tells of each; gives all verdicts in the order of the cases. */
+/**
+ * Runs the cases, those that wait for deadlines first, and tells of each; gives all verdicts in the order of the cases.
+ * On a machine that does much else either side may miss a deadline, so a case that fails is tried once more, alone, and
+ * its verdict tells so. Where many fail, no machine is to blame.
+ */
 export async function runCases<World extends { close: () => void }>(
   cases: readonly Case<World>[],
   options: RunOptions<World>,
 ): Promise<Verdict[]> {
   const verdicts = new Map<string, Verdict>()
+  const tell = (verdict: Verdict): void => {
+    verdicts.set(verdict.id, verdict)
+    options.judged(verdict)
+  }
+  const failed = await runAtOnce(cases, options, tell)
+  for (const { one, verdict } of failed)
+    if (failed.length > RETRIED_MAX) tell(verdict)
+    else tell({ ...(await judge(one, options, new Set())), tries: 2 })
+  const left = cases.filter(({ id }) => !verdicts.has(id))
+  const found = failed.some(({ one }) => verdicts.get(one.id)?.outcome === 'failed')
+  if (left.length > 0 && !found) for (const verdict of await runCases(left, options)) verdicts.set(verdict.id, verdict)
+  return cases.flatMap(({ id }) => verdicts.get(id) ?? [])
+}
+
+/** Tells what passed, and gives what failed; with `bail` that is the first, and some cases may not have been run. */
+async function runAtOnce<World extends { close: () => void }>(
+  cases: readonly Case<World>[],
+  options: RunOptions<World>,
+  tell: (verdict: Verdict) => void,
+): Promise<{ one: Case<World>; verdict: Verdict }[]> {
   const waiting = [...cases.filter(({ slow }) => slow), ...cases.filter(({ slow }) => !slow)]
+  const failed: { one: Case<World>; verdict: Verdict }[] = []
   const running = new Set<World>()
   let stopped = false
   const work = async (): Promise<void> => {
-    for (let next = waiting.shift(); next !== undefined && !stopped; next = waiting.shift()) {
-      const verdict = await judge(next, options, running)
+    for (let one = waiting.shift(); one !== undefined && !stopped; one = waiting.shift()) {
+      const verdict = await judge(one, options, running)
       if (stopped) return
-      verdicts.set(verdict.id, verdict)
-      options.judged(verdict)
-      stopped = options.bail && verdict.outcome === 'failed'
+      if (verdict.outcome !== 'failed') tell(verdict)
+      else failed.push({ one, verdict })
+      stopped = options.bail && failed.length > 0
       // What the others wait for will not come any more, and nobody asks what they make of it.
       if (stopped) for (const world of running) world.close()
     }
   }
   await Promise.all(Array.from({ length: options.parallel }, work))
-  return cases.flatMap(({ id }) => verdicts.get(id) ?? [])
+  return failed
 }
 
 async function judge<World extends { close: () => void }>(
@@ -72,7 +101,7 @@ async function judge<World extends { close: () => void }>(
   running: Set<World>,
 ): Promise<Verdict> {
   const { id, section, level, sent, expected } = one
-  const verdict: Verdict = { id, section, level, sent, expected, outcome: 'passed', seen: '', ms: 0 }
+  const verdict: Verdict = { id, section, level, sent, expected, outcome: 'passed', seen: '', tries: 1, ms: 0 }
   const missing = one.needs.find((need) => options.lacking.has(need))
   if (missing !== undefined) return { ...verdict, outcome: 'skipped', seen: `needs ${NEEDS[missing]}` }
   const beganMs = performance.now()

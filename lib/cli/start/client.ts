@@ -1,9 +1,9 @@
 /** A client process of `adaptnet start`: sends payloads, compares each reply with the hash it has computed itself. */
 import { createHash } from 'node:crypto'
 import { AdaptnetError } from '../../../protocol/errors.ts'
-import type { BrokerReport } from '../../broker/report.ts'
 import type { Node } from '../../node/node.ts'
 import { connect } from '../../transport/connect.ts'
+import { readReport } from '../status-report.ts'
 import { everyBrokerLinked, until } from './linked.ts'
 import type { ClientGo, ClientSetup, Counts, FromChild, ToChild } from './messages.ts'
 import { SERVICE, machineNow } from './messages.ts'
@@ -44,7 +44,7 @@ async function setUp({ identity, brokers, files, workers }: ClientSetup): Promis
 
 async function workersAt(node: Node, broker: string): Promise<number> {
   const { payload } = await node.request('$broker.status', '', { broker })
-  const { services } = JSON.parse(payload.toString()) as BrokerReport
+  const { services } = readReport(payload)
   return services.find(({ name }) => name === SERVICE)?.workers ?? 0
 }
 

@@ -6,7 +6,7 @@ import { machineTargets } from './machines.ts'
 import { routeTarget } from './routes.ts'
 import { sealTarget, signedTarget } from './seals.ts'
 import { handshakeTarget, preambleTarget, recordTarget, secretHandshakeTarget } from './streams.ts'
-import { addressTarget, captureTarget, fileTarget, operandTarget } from './texts.ts'
+import { addressTarget, captureTarget, fileTarget, operandTarget, reportTarget } from './texts.ts'
 
 export const targets: readonly Target[] = [
   preambleTarget,
@@ -21,6 +21,7 @@ export const targets: readonly Target[] = [
   fileTarget,
   addressTarget,
   operandTarget,
+  reportTarget,
   captureTarget,
   linkTarget,
   ...machineTargets,

@@ -1,6 +1,9 @@
 /** What people and files say: identity and configuration files, addresses, operands of commands, captures. */
 import { CAPTURE_KINDS, annotate } from '../../../lib/cli/annotate.ts'
 import { UsageError, parseCommand, parseInteger, wantsHelp } from '../../../lib/cli/command.ts'
+import { describeReport } from '../../../lib/cli/status.ts'
+import { changesBetween } from '../../../lib/cli/status-changes.ts'
+import { readReport } from '../../../lib/cli/status-report.ts'
 import * as identity from '../../../lib/identity/identity.ts'
 import { parseHostPort } from '../../../lib/transport/addresses.ts'
 import { signRevocations } from '../../../lib/identity/certificate.ts'
@@ -154,6 +157,36 @@ export const operandTarget: Target = {
   open: () => ({
     judge: judgeOperands,
     probe: () => expect(judgeOperands(Buffer.from('upper')) === '11u', 'good arguments are refused'),
+  }),
+}
+
+// --- what a broker says of itself
+
+const REPORT =
+  '{"broker":"b/01020304","version":"1","uptimeMs":1,"state":"serving","links":1,"nodes":1,"outstanding":0,"queued":0,' +
+  '"queuedBytes":0,"counters":{"requests":7},"brokers":[{"address":"b/1","addresses":["h:1"],"state":"alive","used":null,' +
+  '"roundTripMs":0.5,"version":"1","sinceMs":9}],"services":[{"name":"s","workers":1,"concurrency":1,"outstanding":0,' +
+  '"queued":0}],"peers":[{"address":"w/1","role":"node","roundTripMs":null,"requests":0,"work":0}]}'
+const KNOWN_REPORT = readReport(Buffer.from(REPORT))
+
+function judgeReport(input: Buffer): string {
+  const { value, code } = attempt(() => readReport(input))
+  if (code !== null) return code
+  const lines = [...describeReport(value), ...changesBetween(KNOWN_REPORT, value).map(({ text }) => text)]
+  expect(!/\p{Cc}/u.test(lines.join('')), 'something for the terminal to obey')
+  return `${Math.min(2, value.brokers.length)} ${Math.min(2, value.services.length)} ${Math.min(2, value.peers.length)}`
+}
+
+export const reportTarget: Target = {
+  name: 'report',
+  reads: 'what a broker answers to $broker.status',
+  bytesMax: 1_500,
+  stateful: false,
+  dictionary: words('\\u001b', '"used":', 'null', '[]', '{}', '1e999', '"counters":{', '"__proto__":'),
+  seeds: () => [Buffer.from(REPORT)],
+  open: () => ({
+    judge: judgeReport,
+    probe: () => expect(judgeReport(Buffer.from(REPORT)) === '1 1 1', 'a good report is refused'),
   }),
 }
 

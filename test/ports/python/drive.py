@@ -20,7 +20,7 @@ async def client(node, plan):
     def stop():
         plan['calls'] = min(plan['calls'], started + 200)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
-    while not node.links:
+    while len(node.links) < plan.get('links', 1):
         await asyncio.sleep(0.005)
 
     async def caller_in_turn():
@@ -54,6 +54,8 @@ async def worker(node, plan):
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await Worker(node).serve(plan['service'], handler, **plan.get('options', {}))
+    while len(node.links) < plan.get('links', 1):
+        await asyncio.sleep(0.005)
     tell('serving', address=node.address)
     await stop.wait()
     await node.close()

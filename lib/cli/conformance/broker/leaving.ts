@@ -129,7 +129,7 @@ const keepalive: readonly WrittenCase<Stand>[] = [
     const { worker, client, service } = await stand.pair()
     const id = client.request(service)
     const request = await worker.given()
-    await worker.next(FrameType.PING, 'PING', KEEPALIVE_BUSY_MS + 1_000)
+    await worker.next(FrameType.PING, 'PING', KEEPALIVE_IDLE_MS / 2)
     worker.reply(request, 'slow')
     await client.replied(id, 'slow')
   }),

@@ -259,6 +259,8 @@ export const requestCases: readonly WrittenCase<Stand>[] = [
     await worker.given()
     await stand.register(other, service, 10)
     for (let retryCount = 1; retryCount <= 3; retryCount++) {
+      // A worker that was not heard of for a moment need not be given it.
+      await worker.alive()
       client.request(service, '', { id, retryCount, possibleDuplicate: true })
       expectEqual(
         envelopeOf(await worker.given('the retry at the same worker')).retryCount,
