@@ -115,7 +115,7 @@ export class Fleet {
     const records = this.hosts.map((host) => this.#sign(host, BrokerStateNumber.alive, WALL_MS))
     for (const record of records) this.index.take(record.address, record.name)
     for (const host of this.hosts) {
-      host.slow = this.chance() < slow
+      host.slow = host.number < Math.ceil(slow * brokers)
       host.phaseMs = this.chance() * SLOW_CYCLE_MS
       host.machine = new Membership({
         world: this.#world(host, records[host.number] as BrokerRecord),
