@@ -20,7 +20,7 @@ import { chanceFrom } from '../virtual-net.ts'
 import { sizeOf } from './frame-size.ts'
 import { TimeHeap } from './time-heap.ts'
 
-/** What a signed record of a broker with one address weighs, certificate included; a test compares it with a real one. */
+/** What a signed record of a broker with a long name and several addresses weighs, its certificate included. */
 export const RECORD_BYTES = 397
 /** Frame header, record header, tag, and the headers of IP and TCP with a timestamp. */
 export const FRAME_COST_BYTES: number = 8 + 8 + 16 + 52
@@ -115,7 +115,7 @@ export class Fleet {
     const records = this.hosts.map((host) => this.#sign(host, BrokerStateNumber.alive, WALL_MS))
     for (const record of records) this.index.take(record.address, record.name)
     for (const host of this.hosts) {
-      host.slow = this.chance() < slow
+      host.slow = host.number < Math.ceil(slow * brokers)
       host.phaseMs = this.chance() * SLOW_CYCLE_MS
       host.machine = new Membership({
         world: this.#world(host, records[host.number] as BrokerRecord),
