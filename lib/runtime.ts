@@ -65,13 +65,13 @@ export interface Runtime {
    * many small frames then leave in one write.
    */
   readonly endOfTurn: (run: (nowMs: number) => void) => () => void
-  /** Opens a connection; `failed` gets a stable code and a reason for people. */
-  readonly dial: (
-    host: string,
-    port: number,
-    opened: Accept,
-    failed: (code: DialError, why: string, nowMs: number) => void,
-  ) => Dial
+  /**
+   * Opens a connection; `failed` gets a stable code, a reason for people, and whether the system there said that nobody
+   * listens (`refused`): then the process that did is gone.
+   */
+  readonly dial: (host: string, port: number, opened: Accept, failed: DialFailed) => Dial
 }
+
+export type DialFailed = (code: DialError, why: string, nowMs: number, refused: boolean) => void
 
 export type DialError = 'ADDRESS_UNRESOLVED' | 'UNREACHABLE'

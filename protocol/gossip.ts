@@ -1,11 +1,6 @@
 import { codec } from './avro.ts'
 import type { Codec } from './avro.ts'
-import {
-  ADDRESSES_MAX,
-  BrokerStateNumber,
-  DIGEST_SUMS,
-  GOSSIP_ITEMS_MAX,
-} from './constants.ts'
+import { ADDRESSES_MAX, BrokerStateNumber, DIGEST_SUMS, GOSSIP_ITEMS_MAX } from './constants.ts'
 import type { Evidence, GossipKind, Verdict } from './constants.ts'
 import type { Address } from './control.ts'
 import { AdaptnetError } from './errors.ts'

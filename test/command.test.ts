@@ -225,6 +225,7 @@ const REPORT: BrokerReport = {
       roundTripMs: 0.25,
       version: '0.9.0',
       sinceMs: 61_000,
+      incarnation: 1_800_000_000_000,
     },
   ],
   services: [{ name: 'upper', workers: 2, concurrency: 8, outstanding: 4, queued: 5 }],

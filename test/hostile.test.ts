@@ -1,11 +1,12 @@
 import net from 'node:net'
 import t from 'tap'
-import { FrameFlag, FrameType, Role } from '../protocol/constants.ts'
+import { Feature, FrameFlag, FrameType, Role } from '../protocol/constants.ts'
 import { decodeFarewell, encodeBrokers } from '../protocol/control.ts'
 import type { BrokerEntry } from '../protocol/control.ts'
 import { wireNumber } from '../protocol/errors.ts'
 import type { ErrorCode } from '../protocol/errors.ts'
 import { encodePreamble } from '../protocol/preamble.ts'
+import { encodeGossip, gossip } from '../protocol/gossip.ts'
 import { createAuthority } from '../lib/identity/identity.ts'
 import { signRevocations } from '../lib/identity/certificate.ts'
 import { createTestNet } from '../lib/testing.ts'
@@ -273,6 +274,7 @@ const nodeFrames: Misdeed[] = [
   ['type 0 with an envelope', (peer) => peer.send(0, { envelope: peer.envelope('x') }), 'FRAME_UNKNOWN'],
   ['BROKERS', (peer) => peer.send(FrameType.BROKERS, { payload: encodeBrokers([]) }), 'FRAME_UNEXPECTED'],
   ['REVOCATIONS', (peer) => peer.send(FrameType.REVOCATIONS), 'FRAME_UNEXPECTED'],
+  ['GOSSIP', (peer) => peer.send(FrameType.GOSSIP), 'FRAME_UNEXPECTED'],
   ['REGISTERED', (peer) => peer.send(FrameType.REGISTERED), 'FRAME_UNEXPECTED'],
   ['WELCOME', (peer) => peer.send(FrameType.WELCOME), 'FRAME_UNEXPECTED'],
   ...[FrameType.REGISTER, FrameType.UNREGISTER, FrameType.GO_AWAY, FrameType.CLOSE].flatMap((type): Misdeed[] => [
@@ -342,6 +344,7 @@ const brokerFrames: Misdeed[] = [
   ['REGISTER', (peer) => peer.send(FrameType.REGISTER, { payload: registration('x', 1) }), 'FRAME_UNEXPECTED'],
   ['UNREGISTER', (peer) => peer.send(FrameType.UNREGISTER, { payload: registration('x', 1) }), 'FRAME_UNEXPECTED'],
   ['no Avro in BROKERS', (peer) => peer.send(FrameType.BROKERS, { payload: noAvro }), 'FRAME_MALFORMED'],
+  ['GOSSIP without the feature', (peer) => peer.send(FrameType.GOSSIP), 'FRAME_UNEXPECTED'],
   ['2^31 brokers', (peer) => peer.send(FrameType.BROKERS, { payload: manyItems }), 'FRAME_MALFORMED'],
   ['no Avro in REVOCATIONS', (peer) => peer.send(FrameType.REVOCATIONS, { payload: noAvro }), 'CERTIFICATE_MALFORMED'],
   [
@@ -358,6 +361,26 @@ t.test('frames that a broker must not send, or not so', async (t) => {
   const at = await HostileNet.start()
   t.teardown(() => at.close())
   await punished(at, t, brokerFrames, true)
+})
+
+t.test('gossip that cannot be read ends its link; records that cannot be believed do not', async (t) => {
+  const at = await HostileNet.start()
+  t.teardown(() => at.close())
+  const gossiping = async (name: string): Promise<RawPeer> =>
+    at.dial(name, { broker: true, role: Role.broker, hello: { features: Feature.gossip } })
+  for (const payload of [Buffer.alloc(0), noAvro, Buffer.concat([Buffer.of(2, 0, 0), manyItems])]) {
+    const peer = await gossiping('liar')
+    peer.send(FrameType.GOSSIP, { payload })
+    t.equal((await at.event('unlinked')).code, 'FRAME_MALFORMED')
+    await peer.ended
+  }
+  const peer = await gossiping('other-liar')
+  const records = [Buffer.alloc(0), Buffer.from('no record'), Buffer.alloc(5_000, 7)]
+  for (const kind of [0, 1, 2, 3, 4, 5, 6, 7, 8, 99])
+    peer.send(FrameType.GOSSIP, { payload: encodeGossip(gossip(kind as never, { records, subject: 'nobody' })) })
+  peer.send(FrameType.PING, { payload: 'still there' })
+  t.equal((await peer.frame(FrameType.PONG)).payload.toString(), 'still there')
+  await at.goneOn(t, 'gossip')
 })
 
 t.test('addresses that are none are ignored, whoever tells them', async (t) => {

@@ -27,6 +27,9 @@ interface Registry {
   features: Record<string, number>
   deliveries: Record<string, number>
   brokerStates: Record<string, number>
+  gossipKinds: Record<string, number>
+  verdicts: Record<string, number>
+  evidence: Record<string, number>
   errorCodes: Record<string, { number: number | null; scope: string; meaning: string }>
   sizes: Record<string, number>
   limits: Record<string, { value: number; unit: string; beyond: string }>
@@ -109,6 +112,10 @@ t.test('every number on the wire is the same in SPEC.md, in registry.json and in
     ['reply kinds', '5.6', 'Reply kind', registry.replyKinds, lowerCased(ReplyKind)],
     ['deliveries', '6.6', 'Delivery', registry.deliveries, constants.DeliveryNumber],
     ['broker states', '7.1', 'State', registry.brokerStates, constants.BrokerStateNumber],
+    ['features', '4.3', 'Feature', registry.features, constants.Feature],
+    ['kinds of gossip', '7.2', 'Kind', registry.gossipKinds, constants.GossipKind],
+    ['verdicts', '7.2', 'Verdict', registry.verdicts, constants.Verdict],
+    ['evidence', '7.2', 'Evidence', registry.evidence, constants.Evidence],
   ] as const) {
     t.same(inRegistry, { ...inCode }, `${name}: registry and code`)
     t.same(spell(section, first), inRegistry, `${name}: SPEC and registry`)

@@ -2,9 +2,11 @@
 import { readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import { decodeGossip, encodeGossip } from '../protocol/gossip.ts'
 import { CipherState } from '../lib/identity/cipher-state.ts'
 import { openCertificate, verifyCertificate, verifyRevocations } from '../lib/identity/certificate.ts'
 import { ClientSeal, WorkerSeal } from '../lib/identity/sealing.ts'
+import { SignedRecords } from '../lib/discovery/broker-record.ts'
 import { openServiceKey, verifyServiceKey } from '../lib/identity/service-key.ts'
 import { dhKeyPair, signKeyPair } from '../lib/identity/sodium.ts'
 import { NoiseRecordCipher } from '../lib/link/cipher.ts'
@@ -318,6 +320,34 @@ t.test('certificates, revocation lists and service keys', async (t) => {
     }
     t.equal(codeOf(judge), vector.code ?? null, titleOf(vector))
     if (vector.result === 'valid') t.same(hexed(judge()), vector.value, titleOf(vector))
+  }
+})
+
+t.test('broker records and GOSSIP', async (t) => {
+  const { net, vectors } = load<VectorFile & { net: string }>('gossip')
+  const records = new SignedRecords(Buffer.from(net, 'hex'), () => null)
+  for (const vector of vectors) {
+    const bytes = bytesOf(vector)
+    if (vector['kind'] === 'gossip') {
+      t.equal(
+        codeOf(() => decodeGossip(bytes)),
+        vector.code ?? null,
+        titleOf(vector),
+      )
+      if (vector.result === 'invalid') continue
+      t.same(hexed(decodeGossip(bytes)), vector.value, titleOf(vector))
+      if (!vector.comment.includes('later version behind'))
+        t.same(encodeGossip(decodeGossip(bytes)), bytes, `${titleOf(vector)}; encoded again`)
+      continue
+    }
+    const claim = records.read(bytes)
+    const verdict = claim === null ? 'malformed' : claim.prove(vector['nowMs'] as number)
+    t.equal(verdict, vector.code ?? null, titleOf(vector))
+    if (claim === null || verdict !== null) continue
+    const { name: _name, bytes: kept, ...said } = claim.record
+    t.same(kept, bytes, `${titleOf(vector)}; kept as it was signed`)
+    const { certificate: _certificate, ...wanted } = vector.value as Record<string, unknown>
+    t.same(hexed(said), wanted, titleOf(vector))
   }
 })
 

@@ -6,7 +6,7 @@
  * What it does to code that trusts the system too much, always: every process has a clock of its own, memory that a
  * listener said it does not keep is overwritten, and memory of a write that was not taken is read only when it arrives.
  */
-import type { Accept, Alarm, Dial, DialError, Runtime } from '../lib/runtime.ts'
+import type { Accept, Alarm, Dial, DialError, DialFailed, Runtime } from '../lib/runtime.ts'
 import { EventHeap } from './event-heap.ts'
 import type { VirtualEvent } from './event-heap.ts'
 import { connectPair } from './virtual-connection.ts'
@@ -204,11 +204,11 @@ export class VirtualNet {
     // As node:net does: a port that is none is thrown, not reported.
     if (!Number.isInteger(port) || port < 0 || port > 65_535) throw new RangeError(`port ${port} is out of range`)
     let over = false
-    const fail = (afterMs: number, code: DialError, why: string): void => {
+    const fail = (afterMs: number, code: DialError, why: string, refused: boolean = false): void => {
       this.schedule(this.#nowMs + afterMs, from, () => {
         if (over) return
         over = true
-        failed(code, `${host}:${port}: ${why}`, from.now())
+        failed(code, `${host}:${port}: ${why}`, from.now(), refused)
       })
     }
     const dial: Dial = {
@@ -224,7 +224,7 @@ export class VirtualNet {
       this.carry(from.name, host, 0, () => {
         const process = this.#processes.get(host)
         const accept = process?.alive === true ? process.listeners.get(port) : undefined
-        if (process === undefined || accept === undefined) return fail(this.latencyMs, 'UNREACHABLE', 'refused')
+        if (process === undefined || accept === undefined) return fail(this.latencyMs, 'UNREACHABLE', 'refused', true)
         const [near, far] = connectPair(this, from, process)
         this.schedule(this.#nowMs, process, () => far.start(accept))
         this.carry(host, from.name, 0, () =>
@@ -238,8 +238,6 @@ export class VirtualNet {
     return dial
   }
 }
-
-type DialFailed = (code: DialError, why: string, nowMs: number) => void
 
 /** A process on a host: its own clock, its own chance, its listeners and connections. */
 export class VirtualProcess implements Runtime {

@@ -1,6 +1,6 @@
 import {
-  BrokerStateNumber,
   CONCURRENCY_MAX,
+  Feature,
   FrameType,
   INSTANCE_BYTES,
   JOURNAL_BYTES_MAX,
@@ -12,19 +12,11 @@ import {
 } from '../../protocol/constants.ts'
 import { isServiceName } from '../../protocol/certificate.ts'
 import type { Certificate, Revocations } from '../../protocol/certificate.ts'
-import {
-  addressOf,
-  decodeBrokers,
-  decodeRegister,
-  encodeBrokers,
-  encodeRegistered,
-  encodeServiceKeys,
-} from '../../protocol/control.ts'
+import { addressOf, decodeRegister, encodeRegistered, encodeServiceKeys } from '../../protocol/control.ts'
 import type { Address, Hello } from '../../protocol/control.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import type { ErrorCode } from '../../protocol/errors.ts'
 import { readU32 } from '../../protocol/frame.ts'
-import { Candidates } from '../discovery/candidates.ts'
 import type { Candidate, HostPort } from '../discovery/candidates.ts'
 import { CertificateCache } from '../identity/certificate-cache.ts'
 import { isRevoked, mayServe, verifyRevocations } from '../identity/certificate.ts'
@@ -39,13 +31,14 @@ import { VERSION } from '../version.ts'
 import { Answers } from './answers.ts'
 import { BrokerLink } from './broker-link.ts'
 import type { BrokerLinkOwner } from './broker-link.ts'
+import { BrokerMembership } from './broker-membership.ts'
+import type { MembershipEvent } from './broker-membership.ts'
 import { newCounters } from './counters.ts'
 import type { Counters } from './counters.ts'
 import { Forward } from './forward.ts'
 import { Handshakes } from './handshakes.ts'
-import { Peers } from './peers.ts'
 import { ServiceKeys } from './service-keys.ts'
-import { reportBrokers, reportLinks, reportServices } from './report.ts'
+import { reportLinks, reportServices } from './report.ts'
 import type { BrokerReport } from './report.ts'
 
 /** How often deadlines, silence and waiting dials are looked at: one timer for all of them. */
@@ -63,6 +56,7 @@ export type BrokerEvent =
   | { type: 'serving'; peer: string; service: string; concurrency: number }
   | { type: 'draining' }
   | { type: 'revocations'; version: number }
+  | MembershipEvent
 
 export interface BrokerOptions {
   runtime: Runtime
@@ -94,8 +88,7 @@ export class Broker implements BrokerLinkOwner {
   readonly #dirty: BrokerLink[] = []
   readonly #forward: Forward
   readonly #serviceKeys: ServiceKeys
-  readonly #peers: Peers
-  readonly #candidates: Candidates
+  readonly #membership: BrokerMembership
   readonly #alarm: Alarm
   readonly #askFlush: () => void
   readonly #startedMs: number
@@ -114,11 +107,19 @@ export class Broker implements BrokerLinkOwner {
     this.#startedMs = runtime.now()
     this.#instance = runtime.random(INSTANCE_BYTES)
     this.address = addressOf(identity.name, this.#instance)
-    this.#peers = new Peers({
-      name: identity.name,
+    this.#membership = new BrokerMembership({
+      runtime,
+      identity,
+      address: this.address,
       instance: this.#instance,
-      state: BrokerStateNumber.alive,
-      addresses: [],
+      peers: options.peers,
+      owner: {
+        connect: (candidate) => this.#dial(candidate),
+        publish: (event) => this.events.publish(event),
+        links: () => this.#links,
+        revocations: () => this.#revocations,
+        sendRevocations: (to) => this.#sendRevocations(to),
+      },
     })
     this.#serviceKeys = new ServiceKeys(identity.net, (record) => this.#tellServiceKey(record))
     this.#forward = new Forward({
@@ -130,7 +131,6 @@ export class Broker implements BrokerLinkOwner {
       withdrawn: (service, worker) => this.#serviceKeys.withdraw(service, worker),
     })
     this.#handshakes = new Handshakes({ runtime, workDone: () => this.counters.requests + this.counters.replies })
-    this.#candidates = new Candidates(() => readU32(runtime.random(4), 0) / 2 ** 32)
     this.#askFlush = runtime.endOfTurn((nowMs) => this.#flush(nowMs))
     this.#alarm = runtime.alarm((nowMs) => this.#tick(nowMs))
     this.#tick(this.#startedMs)
@@ -138,21 +138,18 @@ export class Broker implements BrokerLinkOwner {
 
   /** What this broker tells others of where it listens. Only then are peers dialled: the first hello says it already. */
   advertise(addresses: Address[]): void {
-    this.#peers.advertise(addresses)
-    const nowMs = this.#runtime.now()
-    for (const { host, port } of this.#options.peers) this.#candidates.add(host, port, true, nowMs)
-    this.#alarm.set(nowMs)
-    this.#tellBrokers()
+    this.#membership.advertise(addresses)
+    this.#alarm.set(this.#runtime.now())
   }
 
   /** A seed, such as a DNS name, stands for these addresses from now on. */
   resolved(seed: string, addresses: readonly HostPort[]): void {
-    this.#candidates.resolved(seed, addresses, this.#runtime.now())
+    this.#membership.resolved(seed, addresses, this.#runtime.now())
   }
 
   /** A beacon says that a broker may be there. */
-  heard({ host, port }: HostPort): void {
-    this.#candidates.suggest(host, port, this.#runtime.now(), { origin: 'heard' })
+  heard(address: HostPort): void {
+    this.#membership.heard(address, this.#runtime.now())
   }
 
   /** Takes over a connection that was accepted. */
@@ -181,7 +178,8 @@ export class Broker implements BrokerLinkOwner {
     for (const link of this.#links)
       if (link.peer !== null && isRevoked(link.peer.certificate, revocations))
         link.link.close('CERTIFICATE_REVOKED', `${link.peer.certificate.name} has been revoked`, nowMs)
-    for (const peer of this.#peers.links()) peer.link.sendControl(FrameType.REVOCATIONS, this.#revocationBytes)
+    for (const peer of this.#membership.peers.links()) this.#sendRevocations(peer)
+    this.#membership.revoked(nowMs)
   }
 
   /**
@@ -196,7 +194,7 @@ export class Broker implements BrokerLinkOwner {
   #drain(timeoutMs: number): Promise<void> {
     this.#state = 'draining'
     this.#forward.drain()
-    this.#peers.drain()
+    this.#membership.drain(this.#runtime.now())
     this.events.publish({ type: 'draining' })
     for (const link of this.#links) link.link.leave('DRAINING')
     return new Promise((resolve) => {
@@ -216,6 +214,7 @@ export class Broker implements BrokerLinkOwner {
     const drained = this.#state === 'draining'
     this.#state = 'closed'
     const nowMs = this.#runtime.now()
+    this.#membership.leave(nowMs)
     for (const link of this.#links) link.link.close(drained ? 'DRAINING' : 'BYE', '', nowMs)
     this.#alarm.set(null)
     this.#handshakes.close()
@@ -234,7 +233,7 @@ export class Broker implements BrokerLinkOwner {
       queued: this.#forward.queued,
       queuedBytes: this.#forward.queues.bytes,
       counters: { ...this.counters },
-      brokers: reportBrokers(this.#peers),
+      brokers: this.#membership.report(this.#runtime.now()),
       services: reportServices(this.#forward),
       peers: reportLinks(this.#links),
     }
@@ -278,9 +277,9 @@ export class Broker implements BrokerLinkOwner {
       hello: {
         role: Role.broker,
         instance: this.#instance,
-        features: 0,
+        features: Feature.gossip,
         payloadBytesMax: PAYLOAD_BYTES_MAX,
-        addresses: this.#peers.own.addresses,
+        addresses: this.#membership.addresses,
         certificate: identity.certificateBytes,
       },
       admit: (hello, linkKey) => this.#admit(link, hello, linkKey),
@@ -317,7 +316,7 @@ export class Broker implements BrokerLinkOwner {
     if (link.isBroker && !this.#openBroker(link, nowMs)) return
     if (!link.isBroker) this.#nodes.set(link.address, link)
     this.events.publish({ type: 'linked', peer: link.address, role: link.isBroker ? 'broker' : 'node' })
-    link.link.sendControl(FrameType.BROKERS, encodeBrokers(this.#peers.list()))
+    link.link.sendControl(FrameType.BROKERS, this.#membership.brokers(nowMs))
     if (!link.isBroker)
       for (const keys of this.#serviceKeys.lists())
         link.link.sendControl(FrameType.SERVICE_KEYS, encodeServiceKeys(keys))
@@ -325,22 +324,18 @@ export class Broker implements BrokerLinkOwner {
   }
 
   #openBroker(link: BrokerLink, nowMs: number): boolean {
-    const { candidate } = link
-    if (candidate !== null) this.#candidates.linked(candidate)
-    const surplus = link.address === this.address ? link : this.#peers.add(link)
+    const surplus = this.#membership.opened(link, nowMs)
     if (surplus !== null) {
       const why = link.address === this.address ? 'the address is this broker itself' : 'another link is kept'
       surplus.link.close('DUPLICATE_LINK', why, nowMs)
       if (surplus === link) return false
     }
-    if (this.#revocationBytes !== null) link.link.sendControl(FrameType.REVOCATIONS, this.#revocationBytes)
-    this.#tellBrokers()
+    this.#sendRevocations(link)
     return true
   }
 
-  #tellBrokers(): void {
-    const body = encodeBrokers(this.#peers.list())
-    for (const link of this.#links) if (link.link.open) link.link.sendControl(FrameType.BROKERS, body)
+  #sendRevocations(to: BrokerLink): void {
+    if (this.#revocationBytes !== null) to.link.sendControl(FrameType.REVOCATIONS, this.#revocationBytes)
   }
 
   linkFrame(link: BrokerLink, frame: Frame, nowMs: number): void {
@@ -351,9 +346,8 @@ export class Broker implements BrokerLinkOwner {
         link.expectNode()
         return this.#forward.withdraw(link, decodeRegister(frame.payloadView()).service)
       case FrameType.BROKERS:
-        if (!link.isBroker) throw new AdaptnetError('FRAME_UNEXPECTED', 'BROKERS came from a node')
-        this.#peers.learn(decodeBrokers(frame.payloadView()), this.#candidates, nowMs)
-        return
+      case FrameType.GOSSIP:
+        return this.#membership.frame(link, frame, nowMs)
       case FrameType.REVOCATIONS:
         if (!link.isBroker) throw new AdaptnetError('FRAME_UNEXPECTED', 'REVOCATIONS came from a node')
         return this.revoke(frame.payloadView())
@@ -393,7 +387,7 @@ export class Broker implements BrokerLinkOwner {
   linkLeaving(link: BrokerLink, nowMs: number): void {
     for (const service of link.offers.keys()) this.#forward.withdraw(link, service)
     link.link.leave('DRAINING')
-    if (link.isBroker) this.#tellBrokers()
+    if (link.isBroker) this.#membership.leaving(nowMs)
     this.#checkDrained()
     this.#forward.sweep(nowMs)
   }
@@ -407,19 +401,14 @@ export class Broker implements BrokerLinkOwner {
     if (link.entrance !== null) this.#handshakes.leave(link.entrance)
     this.#forward.linkClosed(link)
     if (this.#nodes.get(link.address) === link) this.#nodes.delete(link.address)
-    const { candidate } = link
-    if (candidate !== null) {
-      if (code === 'DUPLICATE_LINK') this.#candidates.alias(candidate, nowMs)
-      else this.#candidates.failed(candidate, nowMs)
-    }
     this.counters.linksClosed += 1
     if (link.peer === null) {
       this.counters.linksRefused += 1
       this.events.publish({ type: 'refused', remote: link.link.connection.remote, code, message })
     } else {
       this.events.publish({ type: 'unlinked', peer: link.address, code, message })
-      if (this.#peers.remove(link)) this.#tellBrokers()
     }
+    this.#membership.closed(link, code, nowMs)
     this.#checkDrained()
   }
 
@@ -463,7 +452,7 @@ export class Broker implements BrokerLinkOwner {
       this.#nextSweepMs = nowMs + SWEEP_MS
       this.#forward.sweep(nowMs)
     }
-    if (this.#state === 'serving') for (const candidate of this.#candidates.takeDue(nowMs)) this.#dial(candidate)
+    this.#membership.tick(this.#state === 'serving', nowMs)
     this.#alarm.set(nowMs + TICK_MS)
   }
 
@@ -474,9 +463,10 @@ export class Broker implements BrokerLinkOwner {
       (connection, nowMs) => {
         if (this.#state === 'serving') return this.#adopt(connection, candidate, nowMs)
         connection.destroy()
+        this.#membership.dialFailed(candidate, false, nowMs)
         return REFUSED
       },
-      (_code, _why, nowMs) => this.#candidates.failed(candidate, nowMs),
+      (_code, _why, nowMs, refused) => this.#membership.dialFailed(candidate, refused, nowMs),
     )
   }
 

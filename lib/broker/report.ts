@@ -1,5 +1,7 @@
 import { BrokerStateNumber } from '../../protocol/constants.ts'
-import { addressOf } from '../../protocol/control.ts'
+import type { BrokerRecord } from '../discovery/broker-record.ts'
+import type { Membership } from '../discovery/membership.ts'
+import { isReplaced } from '../discovery/partial-view.ts'
 import type { BrokerLink } from './broker-link.ts'
 import type { Counters } from './counters.ts'
 import { PIN } from './forward.ts'
@@ -8,6 +10,21 @@ import type { Peers } from './peers.ts'
 
 /** How many links and services a report names; the totals are always whole. */
 const ROWS_MAX = 500
+
+/** One broker of the net, as the one that is asked sees it. */
+export interface BrokerRow {
+  address: string
+  addresses: string[]
+  /** alive, suspect, draining, dead or left. */
+  state: string
+  roundTripMs: number | null
+  /** Where the link to it leads, or null without one. */
+  addressUsed: string | null
+  version: string | null
+  /** For how long it has been what it is, in milliseconds. */
+  sinceMs: number
+  incarnation: number | null
+}
 
 /** What `$broker.status` answers, as JSON; fields are added, never renamed (SPEC 6.7). */
 export interface BrokerReport {
@@ -24,34 +41,6 @@ export interface BrokerReport {
   brokers: BrokerRow[]
   services: { name: string; workers: number; concurrency: number; outstanding: number; queued: number }[]
   peers: { address: string; role: 'node' | 'broker'; roundTripMs: number | null; requests: number; work: number }[]
-}
-
-/** A broker as this one knows it. */
-export interface BrokerRow {
-  address: string
-  addresses: string[]
-  state: string
-  /** The address by which it is linked; null when it is not. */
-  addressUsed?: string | null
-  roundTripMs: number | null
-  /** Of its program. */
-  version?: string | null
-  /** For how long it has been in this state. */
-  sinceMs?: number
-}
-
-export function reportBrokers(peers: Peers): BrokerRow[] {
-  const states = Object.entries(BrokerStateNumber)
-  const linked = [...peers.links()]
-  return peers.list().map((entry) => {
-    const address = addressOf(entry.name, entry.instance)
-    return {
-      address,
-      addresses: entry.addresses.map(({ host, port }) => `${host}:${port}`),
-      state: states.find(([, number]) => number === entry.state)?.[0] ?? 'unknown',
-      roundTripMs: linked.find((link) => link.address === address)?.link.roundTripMs ?? null,
-    }
-  })
 }
 
 export function reportServices(forward: Forward): BrokerReport['services'] {
@@ -81,5 +70,58 @@ export function reportLinks(links: Iterable<BrokerLink>): BrokerReport['peers'] 
       work: link.work,
     })
   }
+  return rows
+}
+
+export interface BrokersReported {
+  membership: Membership
+  peers: Peers
+  stateOf: (record: BrokerRecord) => number
+  sinceMs: (address: string) => number
+  nowMs: number
+}
+
+/** The broker itself first, then those that live, then those that are gone. */
+export function reportBrokers({ membership, peers, stateOf, sinceMs, nowMs }: BrokersReported): BrokerRow[] {
+  const rows: BrokerRow[] = []
+  const names = Object.entries(BrokerStateNumber)
+  const add = (record: BrokerRecord, state: string, since: number): void => {
+    if (rows.length >= ROWS_MAX) return
+    const { address, addresses, software, incarnation } = record
+    const link = peers.get(address)
+    const neighbour = membership.view.neighbours.get(address)
+    rows.push({
+      address,
+      addresses: addresses.map(({ host, port }) => `${host}:${port}`),
+      state,
+      roundTripMs: link?.link.roundTripMs ?? neighbour?.roundTripMs ?? null,
+      addressUsed: link === undefined ? null : (link.candidate?.key ?? link.link.connection.remote),
+      version: software,
+      sinceMs: Math.round(since),
+      incarnation,
+    })
+  }
+  const stateName = (record: BrokerRecord): string =>
+    names.find(([, number]) => number === stateOf(record))?.[0] ?? 'unknown'
+  add(membership.own, stateName(membership.own), sinceMs(membership.own.address))
+  for (const record of membership.table.all())
+    if (record !== membership.own) add(record, stateName(record), sinceMs(record.address))
+  for (const { peer, link, address, candidate } of peers.links()) {
+    // A broker that does not gossip is known by its link only.
+    if (peer === null || membership.table.get(address) !== null || rows.length >= ROWS_MAX) continue
+    rows.push({
+      address,
+      addresses: peer.hello.addresses.map(({ host, port }) => `${host}:${port}`),
+      state: link.draining ? 'draining' : 'alive',
+      roundTripMs: link.roundTripMs,
+      addressUsed: candidate?.key ?? link.connection.remote,
+      version: null,
+      sinceMs: 0,
+      incarnation: null,
+    })
+  }
+  for (const tombstone of membership.gone.all())
+    if (peers.get(tombstone.record.address) === undefined && !isReplaced(tombstone.record, membership.table))
+      add(tombstone.record, tombstone.left ? 'left' : 'dead', nowMs - tombstone.sinceMs)
   return rows
 }

@@ -1,5 +1,5 @@
 import { decodeCertificate, decodeRevocations, decodeServiceKey, decodeSigned } from '../../protocol/certificate.ts'
-import { BrokerStateNumber, DeliveryNumber } from '../../protocol/constants.ts'
+import { BrokerStateNumber, DeliveryNumber, Evidence, GossipKind, Verdict } from '../../protocol/constants.ts'
 import {
   decodeBrokers,
   decodeFarewell,
@@ -11,6 +11,7 @@ import {
 } from '../../protocol/control.ts'
 import { decodeEnvelope } from '../../protocol/envelope.ts'
 import { AdaptnetError, codeFromWire } from '../../protocol/errors.ts'
+import { decodeBrokerRecord, decodeGossip } from '../../protocol/gossip.ts'
 import { SCHEMAS } from '../../protocol/schemas.ts'
 import { formatInstant, roleNames } from '../identity/certificate.ts'
 import { AvroCursor, walkAvro } from './avro-walk.ts'
@@ -33,6 +34,9 @@ export type BodyKind =
   | 'reject'
   | 'farewell'
   | 'brokers'
+  | 'gossip'
+  | 'signed broker record'
+  | 'broker record'
 
 interface Body {
   schema: object
@@ -63,6 +67,13 @@ const BODIES: Readonly<Record<BodyKind, Body>> = {
   reject: { schema: schema('reject'), decode: decodeReject },
   farewell: { schema: schema('farewell'), decode: decodeFarewell },
   brokers: { schema: schema('brokers'), decode: decodeBrokers },
+  gossip: { schema: schema('gossip'), decode: decodeGossip, nested: { records: 'signed broker record' } },
+  'signed broker record': { schema: schema('signed'), decode: decodeSigned, nested: { body: 'broker record' } },
+  'broker record': {
+    schema: schema('broker-record'),
+    decode: decodeBrokerRecord,
+    nested: { certificate: 'signed certificate' },
+  },
 }
 
 export interface BodyPlace {
@@ -123,6 +134,9 @@ function valueOf(leaf: AvroLeaf, kind: BodyKind): string {
   if (field === 'code') return `${value} ${codeFromWire(value)}`
   if (field === 'role' || field === 'roles') return `${value} ${roleNames(value).join(' and ')}`
   if (field === 'delivery') return `${value} ${nameOf(DeliveryNumber, value)}`
+  if (kind === 'gossip' && field === 'kind') return `${value} ${nameOf(GossipKind, value)}`
+  if (field === 'verdict') return `${value} ${nameOf(Verdict, value)}`
+  if (field === 'evidence') return `${value} ${nameOf(Evidence, value)}`
   if (field === 'state') return `${value} ${nameOf(BrokerStateNumber, value)}`
   if (field === 'timeToLive' || field === 'retryAfter') return `${value} ms`
   if (field === 'notBefore' || field === 'notAfter' || field === 'before') return `${value} ${formatInstant(value)}`
@@ -130,7 +144,7 @@ function valueOf(leaf: AvroLeaf, kind: BodyKind): string {
   return String(value)
 }
 
-const CONTAINERS = /^(?:certificate|body|serviceKey|keys\[\d+\])$/
+const CONTAINERS = /^(?:certificate|body|serviceKey|keys\[\d+\]|records\[\d+\])$/
 const NAMED_BY_HEX = new Set(['id', 'originalId', 'instance'])
 
 function bytesOf(name: string, value: Buffer): string {

@@ -321,6 +321,7 @@ const BODIES: Readonly<Record<number, BodyKind>> = {
   [wire.FrameType.GO_AWAY]: 'farewell',
   [wire.FrameType.CLOSE]: 'farewell',
   [wire.FrameType.BROKERS]: 'brokers',
+  [wire.FrameType.GOSSIP]: 'gossip',
   [wire.FrameType.REVOCATIONS]: 'signed revocations',
   [wire.FrameType.SERVICE_KEYS]: 'service keys',
 }

@@ -1,6 +1,7 @@
 /** `adaptnet broker`: runs a broker until it is told to stop, and then leaves without losing a request. */
 import { dirname, join } from 'node:path'
 import type { BrokerEvent } from '../broker/broker.ts'
+import type { MemberChange } from '../discovery/membership-world.ts'
 import { parseHostPort } from '../transport/addresses.ts'
 import { createBroker } from '../transport/broker-process.ts'
 import type { RunningBroker } from '../transport/broker-process.ts'
@@ -108,6 +109,17 @@ async function run(options: BrokerOptions, lines: EventLines, stop: Stop): Promi
   }
 }
 
+const CHANGES: Readonly<Record<MemberChange, string>> = {
+  joined: 'has joined',
+  suspected: 'may be dead',
+  refuted: 'lives: it has objected',
+  died: 'is dead',
+  left: 'has left',
+  draining: 'drains',
+  'link-fault': 'answers others, but not by the link from here',
+  moved: 'has changed its addresses',
+}
+
 async function tellEvents(running: RunningBroker, lines: EventLines): Promise<void> {
   for await (const event of running.events)
     if (event.type === 'refused') lines.writeLimited({ ...event }, describe(event))
@@ -128,6 +140,10 @@ function describe(event: BrokerEvent): string {
       return 'draining: finishing what is in flight'
     case 'revocations':
       return `revocations of version ${event.version}`
+    case 'broker':
+      return `${event.broker} ${CHANGES[event.change]}${event.by === event.broker ? '' : `, says ${event.by}`}`
+    case 'twins':
+      return `${event.name} runs more than once: ${event.brokers.join(', ')}`
     default:
       return event satisfies never
   }

@@ -23,41 +23,52 @@ export interface Batch {
 
 /** What waits to be told by one link. Nothing is told back to where it came from, if that came in time. */
 export class NewsQueue {
-  #items: NewsItem[] = []
+  /** By what they are about, oldest first: a newer record takes the place of an older one of the same broker. */
+  readonly #items = new Map<string, NewsItem>()
   /** Some were dropped: only a meeting can tell which. */
-  overflowed = false
+  overflowed: boolean = false
 
   get length(): number {
-    return this.#items.length
+    return this.#items.size
   }
 
   push(item: NewsItem): void {
-    if (this.#items.length >= QUEUE_ITEMS_MAX) {
-      this.#items.shift()
+    const key = item.record?.address ?? keyOf(item.accusation as Accusation)
+    if (!this.#items.has(key) && this.#items.size >= QUEUE_ITEMS_MAX) {
+      const [oldest] = this.#items.keys()
+      this.#items.delete(oldest as string)
       this.overflowed = true
     }
-    this.#items.push(item)
+    this.#items.set(key, item)
   }
 
-  /** The peer has told the same itself. */
-  forget(same: (item: NewsItem) => boolean): void {
-    if (this.#items.length > 0) this.#items = this.#items.filter((item) => !same(item))
+  /** The peer has told this record, or a newer one, itself. */
+  forgetRecord(address: string, incarnation: number): void {
+    const waiting = this.#items.get(address)
+    if (waiting?.record != null && waiting.record.incarnation <= incarnation) this.#items.delete(address)
+  }
+
+  forgetAccusation(accusation: Accusation): void {
+    if (this.#items.size > 0) this.#items.delete(keyOf(accusation))
   }
 
   /** The next frame's worth, of what is still true. */
   take(current: (item: NewsItem) => boolean): Batch {
     const batch: Batch = { records: [], accusations: [] }
     let bytes = 0
-    let taken = 0
-    for (const item of this.#items) {
+    for (const [key, item] of this.#items) {
       if (batch.records.length + batch.accusations.length >= FRAME_ITEMS_MAX || bytes >= FRAME_BYTES_MAX) break
-      taken += 1
+      this.#items.delete(key)
       if (!current(item)) continue
       if (item.record !== null) batch.records.push(item.record.bytes)
       if (item.accusation !== null) batch.accusations.push(item.accusation)
       bytes += item.record?.bytes.length ?? ACCUSATION_BYTES
     }
-    this.#items = taken === this.#items.length ? [] : this.#items.slice(taken)
     return batch
   }
+}
+
+/** Two accusers of one broker are two items: each shortens its time. */
+function keyOf({ subject, incarnation, verdict, accuser }: Accusation): string {
+  return `${verdict} ${incarnation} ${subject} ${accuser}`
 }

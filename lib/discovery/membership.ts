@@ -8,6 +8,8 @@ import { Gone } from './gone.ts'
 import { LocalHealth } from './local-health.ts'
 import { MEETING_MS, Meetings, notice } from './meeting.ts'
 import { MemberIndex, MemberTable } from './member-table.ts'
+import { newMembershipCounters } from './membership-world.ts'
+import type { MembershipCounters, MembershipWorld } from './membership-world.ts'
 import { PartialView } from './partial-view.ts'
 import type { Neighbour } from './partial-view.ts'
 import { PROBE_PERIOD_MS, Probes } from './probes.ts'
@@ -28,46 +30,6 @@ const RENEW_CHECK_MS = 60_000
 /** What is left of a record's time when it is renewed. */
 const RENEW_BEFORE_MS = 302_400_000
 
-/** What happened to a broker, as this one sees it. */
-export type MemberChange = 'joined' | 'suspected' | 'refuted' | 'died' | 'left' | 'draining' | 'link-fault' | 'moved'
-
-/** What the machine is handed, and what it asks for. All calls come from within its own methods. */
-export interface MembershipWorld {
-  /** In [0, 1). */
-  chance(): number
-  wallClock(): number
-  /** Signs what this broker says of itself. */
-  sign(state: number, incarnation: number, wallMs: number): BrokerRecord
-  read(bytes: Uint8Array): Claim | null
-  send(to: string, message: Gossip): void
-  /** The outcome is told by `linkOpened` or by `dialFailed`. */
-  dial(record: BrokerRecord): void
-  hangUp(address: string): void
-  changed(change: MemberChange, record: BrokerRecord, by: string): void
-  /** The version of the revocation list, 0 for none. */
-  revocations(): number
-  revocationsWanted(by: string): void
-}
-
-export interface MembershipCounters {
-  /** Records that changed nothing because as much was known. */
-  stale: number
-  malformed: number
-  forged: number
-  expired: number
-  revoked: number
-  absurd: number
-  /** Records beyond MEMBERS_MAX or INSTANCES_MAX. */
-  surplus: number
-  /** Accusations of brokers or incarnations that are not known. */
-  baseless: number
-  suspicions: number
-  refutations: number
-  deaths: number
-  /** Times at which this process found that it had stood still. */
-  standstills: number
-}
-
 export interface MembershipOptions {
   world: MembershipWorld
   nowMs: number
@@ -87,20 +49,7 @@ export class Membership {
   readonly health: LocalHealth = new LocalHealth()
   readonly view: PartialView
   readonly suspicions: Map<string, Suspicion> = new Map()
-  readonly counters: MembershipCounters = {
-    stale: 0,
-    malformed: 0,
-    forged: 0,
-    expired: 0,
-    revoked: 0,
-    absurd: 0,
-    surplus: 0,
-    baseless: 0,
-    suspicions: 0,
-    refutations: 0,
-    deaths: 0,
-    standstills: 0,
-  }
+  readonly counters: MembershipCounters = newMembershipCounters()
   readonly #world: MembershipWorld
   readonly #probes: Probes
   readonly #meetings: Meetings
@@ -108,6 +57,8 @@ export class Membership {
   /** Notices that were passed on: each goes round once. */
   readonly #notices = new Set<string>()
   #newsMs: number | null = null
+  /** When the first suspicion may end. */
+  #judgeMs = Infinity
   #meetingMs: number
   #renewMs: number
   #tickedMs: number
@@ -137,8 +88,7 @@ export class Membership {
   get dueMs(): number {
     let due = Math.min(this.#tickedMs + HEARTBEAT_MS, this.#probes.nextMs)
     if (this.#newsMs !== null) due = Math.min(due, this.#newsMs)
-    for (const { endsMs } of this.suspicions.values()) due = Math.min(due, endsMs)
-    return Math.max(due, this.#tickedMs)
+    return Math.max(Math.min(due, this.#judgeMs), this.#tickedMs)
   }
 
   /** Says anew what this broker is: its addresses or its state have changed. */
@@ -213,8 +163,13 @@ export class Membership {
   }
 
   #judge(nowMs: number): void {
+    if (nowMs < this.#judgeMs) return
+    this.#judgeMs = Infinity
     for (const [address, suspicion] of this.suspicions) {
-      if (nowMs < suspicion.endsMs) continue
+      if (nowMs < suspicion.endsMs) {
+        this.#judgeMs = Math.min(this.#judgeMs, suspicion.endsMs)
+        continue
+      }
       const record = this.table.get(address)
       if (record === null) this.suspicions.delete(address)
       else this.#bury(record, suspicion.refused ? Evidence.refused : Evidence.silence, this.#own.address, '', nowMs)
@@ -249,7 +204,10 @@ export class Membership {
     if (neighbour === undefined) return
     neighbour.heardMs = nowMs
     for (const bytes of message.records) this.#take(bytes, neighbour, nowMs)
-    for (const accusation of message.accusations) this.#accused(accusation, from, nowMs)
+    for (const accusation of message.accusations) {
+      neighbour.queue.forgetAccusation(accusation)
+      this.#accused(accusation, from, nowMs)
+    }
     switch (message.kind) {
       case GossipKind.PROBE:
         return this.#probes.probed(from, message)
@@ -283,7 +241,7 @@ export class Membership {
     const known = this.table.get(address) ?? this.gone.get(address)?.record ?? null
     if (known !== null && incarnation <= known.incarnation) {
       this.counters.stale += 1
-      from.queue.forget((item) => item.record?.address === address && item.record.incarnation <= incarnation)
+      from.queue.forgetRecord(address, incarnation)
       return
     }
     const wallMs = this.#world.wallClock()
@@ -397,7 +355,9 @@ export class Membership {
     let suspicion = this.suspicions.get(address)
     const first = suspicion === undefined
     suspicion ??= new Suspicion(incarnation, this.table.size, nowMs)
-    if (!suspicion.accuse(accuser, evidence, nowMs)) return
+    const news = suspicion.accuse(accuser, evidence, nowMs)
+    this.#judgeMs = Math.min(this.#judgeMs, suspicion.endsMs)
+    if (!news) return
     const accusation: Accusation = { subject: address, incarnation, verdict: Verdict.suspect, evidence, accuser }
     if (first) {
       this.suspicions.set(address, suspicion)

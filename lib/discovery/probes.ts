@@ -115,18 +115,26 @@ export class Probes {
       if (errand.subject === address) this.#endErrand(sequence, errand, true)
   }
 
-  /** Nobody could be reached at any of its addresses; `refused` when its systems said that nobody listens there. */
+  /**
+   * None of its addresses led to it; `refused` when the systems there said that nobody listens. Also of a dial that was
+   * no probe: it is as good as one.
+   */
   dialFailed(address: string, refused: boolean, nowMs: number): void {
     for (const [sequence, errand] of this.#errands)
       if (errand.subject === address) this.#endErrand(sequence, errand, false)
+    let waiting = false
     for (const [sequence, probe] of this.#probes) {
-      if (probe.subject !== address || probe.stage !== 'dialling') continue
-      if (!refused) this.#askOthers(sequence, probe, nowMs)
-      else {
-        this.#probes.delete(sequence)
-        this.#owner.unanswered(address, Evidence.refused, nowMs)
-      }
+      if (probe.subject !== address) continue
+      waiting = true
+      if (refused) this.#probes.delete(sequence)
+      else if (probe.stage === 'dialling') this.#askOthers(sequence, probe, nowMs)
     }
+    if (refused) return this.#owner.unanswered(address, Evidence.refused, nowMs)
+    if (waiting || this.#probes.size >= PROBES_MAX || this.#owner.recordOf(address) === null) return
+    const probe: Probe = { subject: address, sentMs: nowMs, stage: 'dialling', endsMs: nowMs, helpers: 0, heard: 0 }
+    const sequence = ++this.#sequence
+    this.#probes.set(sequence, probe)
+    this.#askOthers(sequence, probe, nowMs)
   }
 
   // --- what comes

@@ -21,6 +21,8 @@ export class Suspicion {
   readonly #leastMs: number
   #startMs: number
   #refused = false
+  /** When it counts as dead. */
+  endsMs: number
 
   constructor(incarnation: number, members: number, nowMs: number) {
     this.incarnation = incarnation
@@ -29,6 +31,7 @@ export class Suspicion {
     this.#leastMs = SUSPICION_MS * Math.max(1, Math.log10(members))
     // In a net of three nobody is left to confirm.
     this.#confirmations = Math.max(0, Math.min(CONFIRMATIONS_MAX, members - 3))
+    this.endsMs = this.#ends()
   }
 
   get refused(): boolean {
@@ -43,13 +46,13 @@ export class Suspicion {
       // The short time runs from when it is known: who heard of it late still leaves time for an objection.
       this.#startMs = nowMs
     }
-    if (this.#accusers.has(accuser)) return refusedNow
-    if (this.#accusers.size > CONFIRMATIONS_MAX) return refusedNow
-    this.#accusers.add(accuser)
-    return true
+    const another = !this.#accusers.has(accuser) && this.#accusers.size <= CONFIRMATIONS_MAX
+    if (another) this.#accusers.add(accuser)
+    this.endsMs = this.#ends()
+    return another || refusedNow
   }
 
-  get endsMs(): number {
+  #ends(): number {
     if (this.#refused) return this.#startMs + REFUSED_MS
     if (this.#confirmations === 0) return this.#startMs + this.#leastMs
     const others = Math.min(this.#confirmations, Math.max(0, this.#accusers.size - 1))
@@ -61,5 +64,6 @@ export class Suspicion {
   /** This process stood still for so long: the accused may have objected meanwhile. */
   postpone(byMs: number): void {
     this.#startMs += byMs
+    this.endsMs = this.#ends()
   }
 }

@@ -420,6 +420,7 @@ export class Link implements StreamListener {
       case FrameType.REGISTERED:
       case FrameType.BROKERS:
       case FrameType.REVOCATIONS:
+      case FrameType.GOSSIP:
       case FrameType.SERVICE_KEYS:
         return this.#listener.frame(frame, nowMs)
       default:
@@ -448,6 +449,9 @@ export class Link implements StreamListener {
       this.sendControl(FrameType.CLOSE, encodeFarewell({ code: told(code), message: toldMessage(code, message) }))
       this.#queue?.flush(this.connection)
     }
+    // Before the connection is touched: what it still holds may come at once, and is for nobody any more.
+    this.#state = { name: 'closed' }
+    if (state.name === 'handshake') state.handshake.wipe()
     // Nothing was said that would have to arrive.
     const silent = code === 'NOT_ADAPTNET' || code === 'HANDSHAKE_TIMEOUT'
     if (code === 'SLOW_READER' || code === 'PEER_SILENT' || (silent && this.#queue === null)) this.connection.destroy()

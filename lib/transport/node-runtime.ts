@@ -1,5 +1,5 @@
 import { sodiumRandom } from '../identity/sodium.ts'
-import type { Accept, Alarm, Dial, DialError, Runtime } from '../runtime.ts'
+import type { Accept, Alarm, Dial, DialFailed, Runtime } from '../runtime.ts'
 import { dial } from './tcp.ts'
 import { turns } from './turns.ts'
 
@@ -27,12 +27,7 @@ export const nodeRuntime: Runtime = {
       turns.end(turn)
     }
   },
-  dial: (
-    host: string,
-    port: number,
-    opened: Accept,
-    failed: (code: DialError, why: string, nowMs: number) => void,
-  ): Dial => dial(host, port, opened, failed),
+  dial: (host: string, port: number, opened: Accept, failed: DialFailed): Dial => dial(host, port, opened, failed),
 }
 
 class NodeAlarm implements Alarm {

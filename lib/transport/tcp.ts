@@ -1,6 +1,6 @@
 import net from 'node:net'
 import { AdaptnetError } from '../../protocol/errors.ts'
-import type { Accept, Connection, Dial, DialError, StreamListener } from '../runtime.ts'
+import type { Accept, Connection, Dial, DialError, DialFailed, StreamListener } from '../runtime.ts'
 import { ReadBuffer } from './read-buffer.ts'
 import { turns } from './turns.ts'
 
@@ -116,12 +116,7 @@ class TcpConnection implements Connection {
   }
 }
 
-export function dial(
-  host: string,
-  port: number,
-  opened: Accept,
-  failed: (code: DialError, why: string, nowMs: number) => void,
-): Dial {
+export function dial(host: string, port: number, opened: Accept, failed: DialFailed): Dial {
   let over = false
   const reader = new SocketReader()
   let socket: net.Socket
@@ -130,22 +125,23 @@ export function dial(
   } catch (error) {
     // What can be no address at all is thrown at once; it is told later, like every other failure.
     const why = error instanceof Error ? error.message : String(error)
-    setImmediate(() => over || failed('ADDRESS_UNRESOLVED', why, performance.now()))
+    setImmediate(() => over || failed('ADDRESS_UNRESOLVED', why, performance.now(), false))
     return {
       cancel: () => {
         over = true
       },
     }
   }
-  const fail = (code: DialError, why: string): void => {
+  const fail = (code: DialError, why: string, refused: boolean = false): void => {
     if (over) return
     over = true
     socket.destroy()
-    failed(code, why, performance.now())
+    failed(code, why, performance.now(), refused)
   }
   socket.on('error', (error: NodeJS.ErrnoException) => {
     const unresolved = error.code === 'ENOTFOUND' || error.code === 'EAI_AGAIN' || error.syscall === 'getaddrinfo'
-    fail(unresolved ? 'ADDRESS_UNRESOLVED' : 'UNREACHABLE', `${host}:${port}: ${error.message || error.code}`)
+    const code = unresolved ? 'ADDRESS_UNRESOLVED' : 'UNREACHABLE'
+    fail(code, `${host}:${port}: ${error.message || error.code}`, error.code === 'ECONNREFUSED')
   })
   socket.on('timeout', () => fail('UNREACHABLE', `${host}:${port} did not answer within ${CONNECT_TIMEOUT_MS} ms`))
   socket.on('connect', () => {

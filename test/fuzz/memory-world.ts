@@ -83,7 +83,7 @@ export class MemoryWorld {
       if (over) return
       if (accept === undefined) {
         this.dialsFailed += 1
-        return failed('UNREACHABLE', 'no such host', this.nowMs)
+        return failed('UNREACHABLE', 'no such host', this.nowMs, false)
       }
       const near = new MemoryConnection(this, host)
       const far = new MemoryConnection(this, 'dialler')
@@ -100,7 +100,7 @@ export class MemoryWorld {
   }
 }
 
-type DialFailed = (code: DialError, why: string, nowMs: number) => void
+type DialFailed = (code: DialError, why: string, nowMs: number, refused: boolean) => void
 
 class MemoryAlarm implements Alarm {
   readonly #ring: (nowMs: number) => void

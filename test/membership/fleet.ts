@@ -9,28 +9,31 @@
  * A slow member has the processor for a tenth of each second. Signatures are not made: records are their own proof.
  */
 import { BrokerStateNumber } from '../../protocol/constants.ts'
-import { encodeGossip } from '../../protocol/gossip.ts'
 import type { Gossip } from '../../protocol/gossip.ts'
 import { recordOf } from '../../lib/discovery/broker-record.ts'
 import type { BrokerRecord, Claim } from '../../lib/discovery/broker-record.ts'
 import { Membership } from '../../lib/discovery/membership.ts'
-import type { MemberChange, MembershipWorld } from '../../lib/discovery/membership.ts'
+import type { MemberChange, MembershipWorld } from '../../lib/discovery/membership-world.ts'
 import { MemberIndex } from '../../lib/discovery/member-table.ts'
 import { VIEW_LINKS, FULL_MESH_MAX } from '../../lib/discovery/partial-view.ts'
 import { chanceFrom } from '../virtual-net.ts'
+import { sizeOf } from './frame-size.ts'
+import { TimeHeap } from './time-heap.ts'
 
-/** What a signed record of a broker with one address weighs, certificate included; a test compares it with a real one. */
+/** What a signed record of a broker with a long name and several addresses weighs, its certificate included. */
 export const RECORD_BYTES = 397
 /** Frame header, record header, tag, and the headers of IP and TCP with a timestamp. */
 export const FRAME_COST_BYTES: number = 8 + 8 + 16 + 52
 /** A TCP connection and the handshake of SPEC 4.4, both directions. */
 export const HANDSHAKE_BYTES = 1_300
+const SYN_BYTES = 60
 const WALL_MS = 1_800_000_000_000
 const RECORD_MS = 604_800_000
 const CONNECT_TIMEOUT_MS = 3_000
 /** Three idle intervals of the links' own keepalive (SPEC 4.7). */
 const KEEPALIVE_MS = 15_000
 const RETRANSMIT_MS = 200
+const SEED_RETRY_MS = 500
 /** A slow member runs for this part of each second. */
 const SLOW_RUN_MS = 100
 const SLOW_CYCLE_MS = 1_000
@@ -52,28 +55,33 @@ type Run = () => void
 /** One broker's host. */
 export class Host {
   readonly number: number
+  readonly name: string
   readonly address: string
   machine!: Membership
   alive: boolean = true
+  /** It has said goodbye. */
+  left: boolean = false
   /** Its power failed: nobody was told. */
   silent = false
   slow = false
   /** Where its second begins. */
   phaseMs = 0
   links: Map<string, { arrivalMs: number }> = new Map()
+  /** It stands still until then. */
+  stoppedUntilMs: number = 0
   tickMs: number = Infinity
   side = 0
   sentBytes = 0
   sentFrames = 0
 
-  constructor(number: number) {
+  constructor(number: number, name: string = `broker-${number}`) {
     this.number = number
-    this.address = `broker-${number}/${number.toString(16).padStart(8, '0')}`
+    this.name = name
+    this.address = `${name}/${number.toString(16).padStart(8, '0')}`
   }
 }
 
 export interface FleetChange {
-  atMs: number
   observer: Host
   subject: string
   change: MemberChange
@@ -92,6 +100,8 @@ export class Fleet {
   /** Brokers that were wrongly declared dead by anybody. */
   readonly wronged: Set<string> = new Set()
   onChange: ((change: FleetChange) => void) | null = null
+  onSend: ((message: Gossip) => void) | null = null
+  largestFrameBytes = 0
   readonly #byAddress = new Map<string, Host>()
   readonly #claims = new WeakMap<Uint8Array, Claim>()
   readonly #heap = new TimeHeap()
@@ -105,7 +115,7 @@ export class Fleet {
     const records = this.hosts.map((host) => this.#sign(host, BrokerStateNumber.alive, WALL_MS))
     for (const record of records) this.index.take(record.address, record.name)
     for (const host of this.hosts) {
-      host.slow = this.chance() < slow
+      host.slow = host.number < Math.ceil(slow * brokers)
       host.phaseMs = this.chance() * SLOW_CYCLE_MS
       host.machine = new Membership({
         world: this.#world(host, records[host.number] as BrokerRecord),
@@ -127,10 +137,17 @@ export class Fleet {
     const seeds = this.live
     const host = this.#host()
     host.machine = new Membership({ world: this.#world(host, null), nowMs: this.nowMs, index: this.index })
-    const seed = seeds[Math.floor(this.chance() * seeds.length)] as Host
-    this.#dial(host, seed.address)
+    this.#seed(host, seeds)
     this.#schedule(host)
     return host
+  }
+
+  /** Its configured peers, tried for ever as a broker does. */
+  #seed(host: Host, seeds: readonly Host[]): void {
+    if (!host.alive) return
+    const seed = seeds[Math.floor(this.chance() * seeds.length)] as Host
+    if (host.links.size === 0) this.#dial(host, seed.address)
+    this.at(this.nowMs + SEED_RETRY_MS * (0.5 + this.chance()), () => this.#seed(host, seeds))
   }
 
   /** SIGKILL: its system resets its links, and refuses what comes. */
@@ -140,12 +157,33 @@ export class Fleet {
     host.links.clear()
   }
 
+  /** Goodbye, as a broker says it that is told to stop. */
+  leave(host: Host): void {
+    host.left = true
+    host.machine.leave(this.nowMs)
+    for (const address of host.links.keys()) this.#closeAt(address, host.address, false, this.#latency() + 10)
+    host.alive = false
+    host.links.clear()
+  }
+
   /** Power failure. */
   vanish(host: Host): void {
     host.alive = false
     host.silent = true
     for (const address of host.links.keys()) this.#closeAt(address, host.address, true, KEEPALIVE_MS)
     host.links.clear()
+  }
+
+  /** Nothing is lost from now on, and nobody is slow. */
+  calm(): void {
+    this.options.loss = 0
+    for (const host of this.hosts) host.slow = false
+  }
+
+  /** A record of a broker that is nowhere. */
+  record(name: string, count: number): BrokerRecord {
+    const guest = new Host(this.hosts.length + count, name)
+    return this.#sign(guest, BrokerStateNumber.alive, WALL_MS + count)
   }
 
   /** From now on the two sides (`host.side`) hear nothing of each other. */
@@ -165,9 +203,18 @@ export class Fleet {
     this.#cut.clear()
   }
 
-  reset(host: Host, address: string): void {
-    const other = this.#byAddress.get(address)
-    if (other !== undefined) this.#disconnect(host, other, true)
+  /** SIGSTOP, and SIGCONT after so long. */
+  stop(host: Host, forMs: number): void {
+    host.stoppedUntilMs = this.nowMs + forMs
+  }
+
+  /** Nothing passes between these two; all others hear both. */
+  block(one: Host, other: Host): void {
+    this.#cut.add(`${one.number} ${other.number}`)
+  }
+
+  reset(host: Host, other: Host): void {
+    this.#disconnect(host, other, true)
   }
 
   run(ms: number, until: () => boolean = () => false): boolean {
@@ -235,7 +282,7 @@ export class Fleet {
         notAfter: WALL_MS + this.nowMs + RECORD_MS,
         software: '',
       },
-      `broker-${host.number}`,
+      host.name,
       bytes,
     )
     this.#claims.set(bytes, { record, prove: () => null })
@@ -265,17 +312,19 @@ export class Fleet {
   #changed(observer: Host, change: MemberChange, { address }: BrokerRecord): void {
     if (change === 'died') {
       this.deaths += 1
-      const subject = this.#byAddress.get(address) as Host
-      if (subject.alive && this.#reach(observer, subject)) {
+      const subject = this.#byAddress.get(address)
+      if (subject?.alive === true && !subject.left && (!this.#cut.has('sides') || observer.side === subject.side)) {
         this.falseDeaths += 1
         this.wronged.add(address)
       }
     }
-    this.onChange?.({ atMs: this.nowMs, observer, subject: address, change })
+    this.onChange?.({ observer, subject: address, change })
   }
 
   #reach(one: Host, other: Host): boolean {
-    return this.#cut.size === 0 || one.side === other.side
+    if (this.#cut.size === 0) return true
+    if (this.#cut.has('sides') && one.side !== other.side) return false
+    return !this.#cut.has(`${one.number} ${other.number}`) && !this.#cut.has(`${other.number} ${one.number}`)
   }
 
   #latency(): number {
@@ -285,8 +334,11 @@ export class Fleet {
   #send(host: Host, to: string, message: Gossip): void {
     const link = host.links.get(to)
     if (link === undefined) return
+    const bytes = sizeOf(message) + FRAME_COST_BYTES
     host.sentFrames += 1
-    host.sentBytes += sizeOf(message) + FRAME_COST_BYTES
+    host.sentBytes += bytes
+    if (bytes > this.largestFrameBytes) this.largestFrameBytes = bytes
+    this.onSend?.(message)
     const other = this.#byAddress.get(to) as Host
     if (!this.#reach(host, other)) return
     let delayMs = this.#latency()
@@ -308,8 +360,10 @@ export class Fleet {
   }
 
   #dial(host: Host, address: string): void {
-    host.sentBytes += HANDSHAKE_BYTES / 2
-    const other = this.#byAddress.get(address) as Host
+    host.sentBytes += SYN_BYTES
+    const other = this.#byAddress.get(address)
+    if (other === undefined)
+      return this.at(this.nowMs + CONNECT_TIMEOUT_MS, () => this.#dialFailed(host, address, false))
     const lost = this.chance() < this.options.loss ? 1_000 : 0
     const roundTripMs = 3 * this.#latency() + lost
     this.at(this.nowMs + roundTripMs, () => {
@@ -317,6 +371,7 @@ export class Fleet {
       if (!this.#reach(host, other) || (!other.alive && other.silent))
         return this.at(this.nowMs + CONNECT_TIMEOUT_MS, () => this.#dialFailed(host, address, false))
       if (!other.alive) return this.#dialFailed(host, address, true)
+      host.sentBytes += HANDSHAKE_BYTES / 2
       other.sentBytes += HANDSHAKE_BYTES / 2
       // The handshake needs the process, not only its system.
       this.#whenAwake(other, () => this.#connect(host, other))
@@ -324,10 +379,7 @@ export class Fleet {
   }
 
   #dialFailed(host: Host, address: string, refused: boolean): void {
-    this.#whenAwake(host, () => {
-      host.machine.dialFailed(address, refused, this.nowMs)
-      this.#schedule(host)
-    })
+    this.#whenAwake(host, () => this.#turn(host, () => host.machine.dialFailed(address, refused, this.nowMs)))
   }
 
   #connect(host: Host, other: Host): void {
@@ -364,10 +416,12 @@ export class Fleet {
   }
 
   #closed(host: Host, address: string, crashed: boolean): void {
-    this.#whenAwake(host, () => {
-      host.machine.linkClosed(address, crashed, this.nowMs)
-      this.#schedule(host)
-    })
+    this.#whenAwake(host, () => this.#turn(host, () => host.machine.linkClosed(address, crashed, this.nowMs)))
+  }
+
+  #turn(host: Host, run: Run): void {
+    run()
+    this.#schedule(host)
   }
 
   /** Runs it now, or when a slow host has the processor again. */
@@ -379,6 +433,7 @@ export class Fleet {
   }
 
   #wakesMs(host: Host): number {
+    if (host.stoppedUntilMs > this.nowMs) return host.stoppedUntilMs
     if (!host.slow) return this.nowMs
     const into = (this.nowMs + host.phaseMs) % SLOW_CYCLE_MS
     // A hair behind the beginning: rounding must not put it to sleep again.
@@ -426,83 +481,3 @@ class SharedIndex extends MemberIndex {
 
 const NOTHING: Uint8Array = Buffer.alloc(0)
 const ADDRESSES = [{ host: '10.0.0.1', port: 7_411, zone: '' }]
-
-/** Bytes of the body on the wire, without encoding it; a test compares it with the codec. */
-export function sizeOf(message: Gossip): number {
-  let bytes = 1 + varintBytes(message.sequence) + 1 + message.subject.length + 5 + varintBytes(message.revocations)
-  if (message.sums.length > 0) bytes += 1 + message.sums.length
-  bytes += message.buckets.length
-  for (const record of message.records) bytes += 2 + record.length
-  for (const { subject, incarnation, accuser } of message.accusations)
-    bytes += 4 + subject.length + accuser.length + varintBytes(incarnation)
-  for (const { address, incarnation } of message.entries) bytes += 2 + address.length + varintBytes(incarnation)
-  for (const items of [message.records, message.accusations, message.entries])
-    if (items.length > 0) bytes += varintBytes(items.length)
-  return bytes
-}
-
-export const codecSizeOf = (message: Gossip): number => encodeGossip(message).length
-
-function varintBytes(value: number): number {
-  let bytes = 1
-  for (let left = value * 2; left >= 128; left = Math.floor(left / 128)) bytes += 1
-  return bytes
-}
-
-/** Events by time: a binary heap over two arrays, so that ten thousand brokers make no garbage of it. */
-class TimeHeap {
-  readonly #times: number[] = []
-  readonly #orders: number[] = []
-  readonly #runs: Run[] = []
-  #order = 0
-
-  nextMs(): number {
-    return this.#times.length === 0 ? Infinity : (this.#times[0] as number)
-  }
-
-  push(atMs: number, run: Run): void {
-    const order = this.#order++
-    let at = this.#times.length
-    this.#times.push(atMs)
-    this.#orders.push(order)
-    this.#runs.push(run)
-    while (at > 0) {
-      const parent = (at - 1) >> 1
-      if (!this.#before(at, parent)) break
-      this.#swap(at, parent)
-      at = parent
-    }
-  }
-
-  pop(): Run {
-    const first = this.#runs[0] as Run
-    const last = this.#times.length - 1
-    this.#swap(0, last)
-    this.#times.pop()
-    this.#orders.pop()
-    this.#runs.pop()
-    let at = 0
-    for (;;) {
-      let child = 2 * at + 1
-      if (child >= last) break
-      if (child + 1 < last && this.#before(child + 1, child)) child += 1
-      if (!this.#before(child, at)) break
-      this.#swap(at, child)
-      at = child
-    }
-    return first
-  }
-
-  #before(one: number, other: number): boolean {
-    const difference = (this.#times[one] as number) - (this.#times[other] as number)
-    return difference < 0 || (difference === 0 && (this.#orders[one] as number) < (this.#orders[other] as number))
-  }
-
-  #swap(one: number, other: number): void {
-    for (const list of [this.#times, this.#orders, this.#runs] as unknown[][]) {
-      const item = list[one]
-      list[one] = list[other]
-      list[other] = item
-    }
-  }
-}

@@ -1,4 +1,4 @@
-import type { Accept, Dial, DialError } from '../../lib/runtime.ts'
+import type { Accept, Dial, DialError, DialFailed } from '../../lib/runtime.ts'
 import type { Chance } from './chance.ts'
 import type { SimulatedProcess } from './process.ts'
 import { Arrival, joinStreams } from './stream.ts'
@@ -29,8 +29,6 @@ export interface Way {
   /** What would have arrived while it was blocked: TCP sends it again. */
   held: Arrival[]
 }
-
-export type DialFailed = (code: DialError, why: string, nowMs: number) => void
 
 /** Hosts and the ways between them: ordered byte streams that are late, stall or break, but never change a byte. */
 export class Network {
@@ -105,11 +103,11 @@ export class Network {
   dial(from: SimulatedProcess, host: string, port: number, opened: Accept, failed: DialFailed): Dial {
     const { timeline } = this
     let over = false
-    const fail = (afterMs: number, code: DialError, why: string): void => {
+    const fail = (afterMs: number, code: DialError, why: string, refused: boolean = false): void => {
       timeline.after(afterMs, from, () => {
         if (over) return
         over = true
-        failed(code, `${host}:${port}: ${why}`, from.now())
+        failed(code, `${host}:${port}: ${why}`, from.now(), refused)
       })
     }
     const there = this.way(from.host, host)
@@ -121,7 +119,7 @@ export class Network {
       timeline.after(this.arrivalMs(there) - timeline.nowMs, null, () => {
         const process = this.#hosts.get(host)
         const accept = process?.alive === true ? process.listener : null
-        if (process === undefined || accept === null) return fail(back.latencyMs, 'UNREACHABLE', 'refused')
+        if (process === undefined || accept === null) return fail(back.latencyMs, 'UNREACHABLE', 'refused', true)
         const [near, far] = joinStreams(this, from, process)
         timeline.after(0, process, () => far.start(accept))
         timeline.after(this.arrivalMs(back) - timeline.nowMs, from, () => {

@@ -1,6 +1,6 @@
-import type { Accept, Alarm, Dial, Runtime } from '../../lib/runtime.ts'
+import type { Accept, Alarm, Dial, DialFailed, Runtime } from '../../lib/runtime.ts'
 import { Chance } from './chance.ts'
-import type { DialFailed, Network } from './network.ts'
+import type { Network } from './network.ts'
 import type { SimulatedStream } from './stream.ts'
 import { Happening } from './timeline.ts'
 import type { Stoppable, Timeline } from './timeline.ts'

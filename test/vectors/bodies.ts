@@ -153,6 +153,9 @@ const BYTES: ReadonlySet<string> = new Set([
   'serviceKey',
   'key',
   'keys',
+  'records',
+  'sums',
+  'buckets',
 ])
 
 /** The same value with bytes where the schema wants them. */

@@ -13,6 +13,7 @@ import { certificateVectors } from './certificates.ts'
 import { dissectorText } from './dissector.ts'
 import { envelopeVectors } from './envelopes.ts'
 import { boxVectors, frameVectors, handshakeMessageVectors, preambleVectors, recordVectors } from './formats.ts'
+import { gossipVectors } from './gossip.ts'
 import { handshakeVectors } from './handshakes.ts'
 import { root } from './independent-codec.ts'
 import { sealVectors } from './seals.ts'
@@ -30,6 +31,7 @@ const FILES: Readonly<Record<string, () => VectorFile>> = {
   beacon: beaconVectors,
   certificate: certificateVectors,
   seal: sealVectors,
+  gossip: gossipVectors,
   handshake: handshakeVectors,
 }
 

@@ -50,6 +50,7 @@ const ACCEPTOR_HELLO: HelloFields = {
   ...DIALLER_HELLO,
   role: 2,
   instance: 'a1a2a3a4',
+  features: 1,
   addresses: ADDRESSES,
   certificate: hex(signedCertificate(broker)),
 }

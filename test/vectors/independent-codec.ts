@@ -45,6 +45,8 @@ export type BodyName =
   | 'reject'
   | 'farewell'
   | 'brokers'
+  | 'broker-record'
+  | 'gossip'
 
 /** A body by its schema file. */
 export const body = (name: BodyName, value: object): Buffer => new Body<object>(name).write(value)
