@@ -108,7 +108,7 @@ t.test('whatever happens, views are equal again when it is over', async (t) => {
     fleet.heal()
     fleet.calm()
     const equalMs = timeUntilEqual(fleet, 60_000)
-    t.ok(equalMs < 30_000, `seed ${seed}, ${brokers} brokers: equal after ${equalMs} ms`)
+    t.ok(equalMs < 60_000, `seed ${seed}, ${brokers} brokers: equal after ${equalMs} ms`)
     t.ok(fleet.connected(), `seed ${seed}: and linked to each other`)
     for (const { machine } of fleet.live) refutations += machine.counters.refutations
   }

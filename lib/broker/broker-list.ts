@@ -4,7 +4,6 @@ import type { BrokerEntry } from '../../protocol/control.ts'
 import { fnv1a } from '../discovery/broker-record.ts'
 import type { BrokerRecord } from '../discovery/broker-record.ts'
 import type { Membership } from '../discovery/membership.ts'
-import { isReplaced } from '../discovery/partial-view.ts'
 import type { BrokerLink } from './broker-link.ts'
 import type { Peers } from './peers.ts'
 
@@ -71,9 +70,8 @@ export class BrokerList {
     if (others.length > BROKERS_MAX)
       others.sort((a, b) => fnv1a(own.address + a.address) - fnv1a(own.address + b.address))
     for (const record of others) addMember(record)
-    for (const { record, sinceMs } of gone.all())
-      if (nowMs - sinceMs < GONE_TOLD_MS && !isReplaced(record, table))
-        add(entryOf(record, BrokerStateNumber.left), record.address)
+    for (const { record, sinceMs, replaced } of gone.all())
+      if (nowMs - sinceMs < GONE_TOLD_MS && !replaced) add(entryOf(record, BrokerStateNumber.left), record.address)
     return entries
   }
 

@@ -1,7 +1,6 @@
 import { BrokerStateNumber } from '../../protocol/constants.ts'
 import type { BrokerRecord } from '../discovery/broker-record.ts'
 import type { Membership } from '../discovery/membership.ts'
-import { isReplaced } from '../discovery/partial-view.ts'
 import type { BrokerLink } from './broker-link.ts'
 import type { Counters } from './counters.ts'
 import { PIN } from './forward.ts'
@@ -121,7 +120,7 @@ export function reportBrokers({ membership, peers, stateOf, sinceMs, nowMs }: Br
     })
   }
   for (const tombstone of membership.gone.all())
-    if (peers.get(tombstone.record.address) === undefined && !isReplaced(tombstone.record, membership.table))
+    if (peers.get(tombstone.record.address) === undefined && !tombstone.replaced)
       add(tombstone.record, tombstone.left ? 'left' : 'dead', nowMs - tombstone.sinceMs)
   return rows
 }

@@ -7,8 +7,10 @@ export const LEFT_MS = 3_600_000
 
 export interface Tombstone {
   readonly record: BrokerRecord
-  /** It said so itself: nobody looks for it. */
+  /** It said so itself, or another instance of its name has its place: nobody looks for it. */
   readonly left: boolean
+  /** Another instance of its name has, or had, its place: nobody needs to hear of it. */
+  readonly replaced: boolean
   readonly sinceMs: number
 }
 
@@ -32,11 +34,18 @@ export class Gone {
     return this.#tombstones.values()
   }
 
-  add(record: BrokerRecord, left: boolean, nowMs: number): void {
+  add(record: BrokerRecord, left: boolean, nowMs: number, replaced: boolean = false): void {
     // Taken out first: the order of the map is the order of their deaths.
     this.#tombstones.delete(record.address)
     if (this.#tombstones.size >= TOMBSTONES_MAX) this.#dropOldest()
-    this.#tombstones.set(record.address, { record, left, sinceMs: nowMs })
+    this.#tombstones.set(record.address, { record, left: left || replaced, replaced, sinceMs: nowMs })
+  }
+
+  /** A new instance has come: those of its name whose place it has are done with. */
+  replacedBy(record: BrokerRecord): void {
+    for (const [address, { record: old, sinceMs }] of this.#tombstones)
+      if (old.name === record.name && address !== record.address && sharesPlace(old, record))
+        this.#tombstones.set(address, { record: old, left: true, replaced: true, sinceMs })
   }
 
   delete(address: string): boolean {
@@ -81,4 +90,9 @@ export function shuffle(items: unknown[], chance: () => number): void {
     items[index] = items[other]
     items[other] = item
   }
+}
+
+/** Whether two brokers listen at the same address: not at the same time, then. */
+export function sharesPlace(one: BrokerRecord, other: BrokerRecord): boolean {
+  return one.addresses.some((a) => other.addresses.some((b) => a.host === b.host && a.port === b.port))
 }

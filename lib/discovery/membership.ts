@@ -4,7 +4,7 @@ import type { Accusation, Gossip } from '../../protocol/gossip.ts'
 import type { BrokerRecord, Claim, RecordRefusal } from './broker-record.ts'
 import { NEWS_DELAY_MS } from './dissemination.ts'
 import type { NewsItem } from './dissemination.ts'
-import { Gone } from './gone.ts'
+import { Gone, sharesPlace } from './gone.ts'
 import { LocalHealth } from './local-health.ts'
 import { MEETING_MS, Meetings, notice } from './meeting.ts'
 import { MemberIndex, MemberTable } from './member-table.ts'
@@ -119,7 +119,7 @@ export class Membership {
   linkClosed(address: string, crashed: boolean, nowMs: number): void {
     if (!this.view.closed(address) || !crashed) return
     if (this.table.get(address) === null || this.#own.state === BrokerStateNumber.left) return
-    this.#probes.probe(address, nowMs)
+    this.#probes.probe(address, nowMs, true)
   }
 
   dialFailed(address: string, refused: boolean, nowMs: number): void {
@@ -288,6 +288,7 @@ export class Membership {
     const neighbour = this.view.neighbours.get(address)
     if (neighbour !== undefined) neighbour.hangUpMs = null
     if (suspected || died) this.counters.refutations += 1
+    if (before === null && !died) this.gone.replacedBy(record)
     if (before === null) this.#world.changed('joined', record, from)
     else if (suspected) this.#world.changed('refuted', record, address)
     else if (before.state !== record.state) this.#world.changed('draining', record, address)
@@ -378,7 +379,8 @@ export class Membership {
     if (neighbour !== undefined) neighbour.hangUpMs = nowMs + LINGER_MS
     this.suspicions.delete(address)
     this.table.delete(address)
-    this.gone.add(record, false, nowMs)
+    const replaced = this.table.instancesOf(record.name).some((other) => sharesPlace(record, other))
+    this.gone.add(record, false, nowMs, replaced)
     this.#world.changed('died', record, accuser)
   }
 

@@ -23,14 +23,6 @@ const PAUSE_MAX_MS = 10_000
 const PAUSES_KEPT_MAX = 1_024
 const PLAN_MS = 100
 
-/** Whether another instance of its name has its place: nobody has to look for it. */
-export function isReplaced(record: BrokerRecord, table: MemberTable): boolean {
-  const places = new Set(record.addresses.map(({ host, port }) => `${host}:${port}`))
-  return table
-    .instancesOf(record.name)
-    .some(({ addresses }) => addresses.some(({ host, port }) => places.has(`${host}:${port}`)))
-}
-
 /** A broker that is linked. */
 export class Neighbour {
   readonly address: string
@@ -181,9 +173,7 @@ export class PartialView {
     if (nowMs < this.#retryMs) return
     this.#retryMs = nowMs + RETRY_MS * (0.5 + this.#owner.chance())
     const record = this.#owner.gone.next(() => this.#owner.chance())
-    if (record === null || this.neighbours.has(record.address)) return
-    if (isReplaced(record, this.#owner.table)) this.#owner.gone.add(record, true, nowMs)
-    else this.dial(record, nowMs)
+    if (record !== null && !this.neighbours.has(record.address)) this.dial(record, nowMs)
   }
 
   #wanted(record: BrokerRecord, nowMs: number): boolean {

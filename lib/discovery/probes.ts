@@ -22,6 +22,9 @@ const SMOOTHING = 0.2
 interface Probe {
   readonly subject: string
   readonly sentMs: number
+  /** Its link broke: a refusal is then the end of a process, and not of a broker that is just leaving. */
+  readonly broken: boolean
+  evidence: Evidence
   stage: 'direct' | 'dialling' | 'indirect'
   endsMs: number
   helpers: number
@@ -89,13 +92,15 @@ export class Probes {
   }
 
   /** Asks this one now, by its link or by dialling it. */
-  probe(subject: string, nowMs: number): void {
+  probe(subject: string, nowMs: number, broken: boolean = false): void {
     if (this.#probes.size >= PROBES_MAX || this.#underWay(subject)) return
     const sequence = ++this.#sequence
     const linked = this.#owner.view.neighbours.has(subject)
     const probe: Probe = {
       subject,
       sentMs: nowMs,
+      broken,
+      evidence: Evidence.silence,
       stage: linked ? 'direct' : 'dialling',
       endsMs: nowMs + PROBE_TIMEOUT_MS * this.#owner.health.factor,
       helpers: 0,
@@ -122,19 +127,25 @@ export class Probes {
   dialFailed(address: string, refused: boolean, nowMs: number): void {
     for (const [sequence, errand] of this.#errands)
       if (errand.subject === address) this.#endErrand(sequence, errand, false)
-    let waiting = false
-    for (const [sequence, probe] of this.#probes) {
-      if (probe.subject !== address) continue
-      waiting = true
-      if (refused) this.#probes.delete(sequence)
-      else if (probe.stage === 'dialling') this.#askOthers(sequence, probe, nowMs)
+    const underWay = [...this.#probes].find(([, probe]) => probe.subject === address)
+    if (underWay === undefined && (this.#probes.size >= PROBES_MAX || this.#owner.recordOf(address) === null)) return
+    const sequence = underWay?.[0] ?? ++this.#sequence
+    const probe: Probe = underWay?.[1] ?? {
+      subject: address,
+      sentMs: nowMs,
+      broken: false,
+      evidence: Evidence.silence,
+      stage: 'dialling',
+      endsMs: nowMs,
+      helpers: 0,
+      heard: 0,
     }
-    if (refused) return this.#owner.unanswered(address, Evidence.refused, nowMs)
-    if (waiting || this.#probes.size >= PROBES_MAX || this.#owner.recordOf(address) === null) return
-    const probe: Probe = { subject: address, sentMs: nowMs, stage: 'dialling', endsMs: nowMs, helpers: 0, heard: 0 }
-    const sequence = ++this.#sequence
     this.#probes.set(sequence, probe)
-    this.#askOthers(sequence, probe, nowMs)
+    if (refused) probe.evidence = Evidence.refused
+    if (refused && probe.broken) {
+      this.#probes.delete(sequence)
+      this.#owner.unanswered(address, Evidence.refused, nowMs)
+    } else if (probe.stage === 'dialling') this.#askOthers(sequence, probe, nowMs)
   }
 
   // --- what comes
@@ -193,7 +204,7 @@ export class Probes {
     this.#probes.delete(sequence)
     // A helper from which nothing came, not even that it failed, speaks against this broker's own links.
     this.#owner.health.worse(1 + probe.helpers - Math.min(probe.helpers, probe.heard))
-    this.#owner.unanswered(probe.subject, Evidence.silence, nowMs)
+    this.#owner.unanswered(probe.subject, probe.evidence, nowMs)
   }
 
   #askOthers(sequence: number, probe: Probe, nowMs: number): void {
