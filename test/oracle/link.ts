@@ -19,6 +19,8 @@ export interface LinkOptions {
   identity: Identity
   instance: Buffer
   addresses: Address[]
+  /** Bits of SPEC 13; none unless told otherwise. */
+  features?: number
   /** Unix milliseconds; durations are measured by it too. */
   now: () => number
   revocations?: () => Revocations | null
@@ -407,12 +409,12 @@ export class Link {
   }
 
   #ownHello(): Buffer {
-    const { side, identity, instance, addresses } = this.options
+    const { side, identity, instance, addresses, features = 0 } = this.options
     return hello.write({
       version: side === 'dialler' ? VERSION.highest : this.#version,
       role: role(this.options.role),
       instance,
-      features: 0,
+      features,
       payloadBytesMax: limit('PAYLOAD_BYTES_MAX'),
       addresses,
       certificate: identity.certificate,

@@ -225,15 +225,16 @@ const RUNNERS: Record<string, Runner> = {
   handshake,
 }
 
+const SHOWN_CHARACTERS = 200
+
 /** All that is wrong with a file, as sentences. */
 export function judgeVectors(name: string): string[] {
   const wrong: string[] = []
   const runner = RUNNERS[name]
   if (runner === undefined) throw new Error(`nobody runs ${name}.json`)
+  const short = (value: unknown): string => JSON.stringify(value)?.slice(0, SHOWN_CHARACTERS) ?? 'nothing'
   runner(vectorFile(name), ({ id, comment }, what, found, wanted) =>
-    wrong.push(
-      `${name} ${id} (${comment}): ${what} ${JSON.stringify(spelled(found))} instead of ${JSON.stringify(wanted)}`,
-    ),
+    wrong.push(`${name} ${id} (${comment}): ${what} ${short(spelled(found))} instead of ${short(wanted)}`),
   )
   return wrong
 }
