@@ -105,6 +105,8 @@ interface World {
   /** The payloads of handlers that were started, and those that wait to be told to end, the oldest first. */
   started: string[]
   waiting: ((ok: boolean) => void)[]
+  /** Handlers end at once: those that waited for a place start when the others end. */
+  over: boolean
   close(): Promise<void> | void
 }
 
@@ -128,7 +130,7 @@ export class Questions {
     for (const kind of ['real', 'oracle']) {
       const brokers = await Promise.all(identities.map((identity, index) => FakeBroker.listen(identity, index)))
       const endpoints = brokers.map((broker) => broker.endpoint)
-      const world: World = { brokers, started: [], waiting: [], close: () => undefined }
+      const world: World = { brokers, started: [], waiting: [], over: false, close: () => undefined }
       const fast = (payload: Buffer): Buffer => {
         world.started.push(payload.toString())
         if (payload.toString().startsWith('bad')) throw new Error('a bad payload')
@@ -136,6 +138,7 @@ export class Questions {
       }
       const slow = async (payload: Buffer): Promise<Buffer> => {
         world.started.push(payload.toString())
+        if (world.over) return payload
         const ok = await new Promise<boolean>((resolve) => world.waiting.push(resolve))
         if (!ok) throw new Error('it failed')
         return Buffer.from(`slow ${payload.toString()}`)
@@ -163,6 +166,7 @@ export class Questions {
 
   async close(): Promise<void> {
     for (const world of this.#worlds) {
+      world.over = true
       for (const end of world.waiting.splice(0)) end(true)
       await world.close()
       for (const broker of world.brokers) broker.close()

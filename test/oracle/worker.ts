@@ -241,6 +241,8 @@ export class Worker {
     const { possibleDuplicate, retryCount, headers } = envelope
     const sealed = task.seal !== null
     const timer = setTimeout(() => abort.abort(), task.deadline - Date.now())
+    // A handler that never ends must not keep a process that has closed its node.
+    timer.unref()
     try {
       const request: Handled = { client, possibleDuplicate, retryCount, headers, sealed, signal: abort.signal }
       const reply = await task.service.handler(payload, request)
