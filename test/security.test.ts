@@ -3,6 +3,7 @@ import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import net from 'node:net'
+import { createInterface } from 'node:readline'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -68,8 +69,11 @@ t.test(
       await once(broker, 'exit')
       rmSync(dir, { recursive: true, force: true })
     })
-    const [line] = (await once(broker.stdout, 'data')) as [Buffer]
-    const { endpoint, port } = JSON.parse(line.toString().split('\n')[0] ?? '') as { endpoint: string; port: number }
+    const lines = createInterface(broker.stdout)
+    const events: { type: string; message?: string }[] = []
+    lines.on('line', (text) => events.push(JSON.parse(text) as { type: string }))
+    const [first] = (await once(lines, 'line')) as [string]
+    const { endpoint, port } = JSON.parse(first) as { endpoint: string; port: number }
     const strangers = Array.from({ length: 150 }, () => net.connect({ host: '127.0.0.1', port }))
     t.teardown(() => strangers.forEach((socket) => socket.destroy()))
     // Those that are let go make room; half of what may be opened is for links.
@@ -80,5 +84,7 @@ t.test(
     await node.serve('echo', (request) => request.payload)
     t.equal((await node.request('echo', 'hello')).payload.toString(), 'hello')
     await node.close()
+    const why = events.find(({ type }) => type === 'refused')?.message
+    t.equal(why, 'too many handshakes are pending', 'by the broker, before the system would have done it')
   },
 )
