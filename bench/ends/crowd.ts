@@ -3,11 +3,11 @@
  * the pauses of a real node before it tries again. What they spend between is left out, because in truth they are as
  * many machines.
  */
+import { CertificateCache } from '../../lib/identity/certificate-cache.ts'
 import { DAY_MS } from '../../lib/identity/certificate.ts'
 import { admit, parseAuthority } from '../../lib/identity/identity.ts'
 import type { Identity } from '../../lib/identity/identity.ts'
 import { sodiumRandom } from '../../lib/identity/sodium.ts'
-import { verifyCertificate } from '../../lib/identity/certificate.ts'
 import { Candidates } from '../../lib/discovery/candidates.ts'
 import type { Candidate } from '../../lib/discovery/candidates.ts'
 import { Link } from '../../lib/link/link.ts'
@@ -60,7 +60,11 @@ class Member implements LinkListener {
               linkKeyPair,
               hello: { ...hello, addresses: [], certificate },
               admit: (said, linkKey) =>
-                verifyCertificate(said.certificate, { net, nowMs: Date.now(), linkKey: linkKey ?? undefined }),
+                this.#crowd.certificates.verify(said.certificate, {
+                  net,
+                  nowMs: Date.now(),
+                  linkKey: linkKey ?? undefined,
+                }),
               random: sodiumRandom,
             },
           })
@@ -99,6 +103,8 @@ class Member implements LinkListener {
 }
 
 interface Crowd {
+  /** Of the one broker: each machine would verify it once. */
+  readonly certificates: CertificateCache
   readonly pool: SlabPool
   linked: number
   refused: number
@@ -106,7 +112,7 @@ interface Crowd {
 
 export function startCrowd({ broker, authority, nodes }: CrowdSettings): Promise<End> {
   const { host, port } = parseHostPort(broker)
-  const crowd: Crowd = { pool: new SlabPool(), linked: 0, refused: 0 }
+  const crowd: Crowd = { certificates: new CertificateCache(), pool: new SlabPool(), linked: 0, refused: 0 }
   const signer = parseAuthority(authority)
   const members = Array.from({ length: nodes }, (_, index) => {
     const admission = { name: `node-${index}`, roles: Role.node, serves: [], calls: ['*'], nowMs: Date.now() - DAY_MS }
