@@ -18,7 +18,7 @@ import { root } from './vectors/independent-codec.ts'
 const seed = Number(process.env['SEED'] ?? 20_261)
 t.comment(`SEED=${seed}`)
 /** Inputs of each target, beside its corpus: a second or so of all of them. */
-const INPUTS = { stateless: 4_000, stateful: 150 } as const
+const INPUTS = { stateless: 2_500, stateful: 100 } as const
 
 function fuzz(target: Target, options: Partial<FuzzOptions>): Promise<FuzzRun> {
   return new Fuzzer({
@@ -39,7 +39,8 @@ t.test('what the corpus holds, and a little more, does no harm', async (t) => {
   const names = targets.map(({ name }) => name)
   for (const file of readdirSync(join(root, 'test/fuzz/corpus')))
     t.ok(names.includes(file.replace('.txt', '')), `${file} is of a target`)
-  for (const target of targets) {
+  // Two implementations side by side have a short form of their own, `differential.test.ts`.
+  for (const target of targets.filter(({ costly }) => costly !== true)) {
     const corpus = readCorpus(target.name)
     const replayed = target.seeds().length + corpus.flat().length
     const inputsMax = replayed + INPUTS[target.stateful ? 'stateful' : 'stateless']
@@ -90,7 +91,7 @@ t.test('faults that are planted are found', async (t) => {
   const unregistered = await fuzz(plantedTargets.unregistered, { inputsMax: 100_000 })
   t.match(unregistered.failure?.error, { message: 'NO_SUCH_CODE is no registered code' }, 'a code of nobody')
   const endless = await fuzz(plantedTargets.endless, { inputsMax: 100_000 })
-  t.match(endless.failure?.error, { message: /^one input takes \d+ ms$/ }, 'one that takes too long')
+  t.match(endless.failure?.error, { message: /^one input takes \d+ ms of the processor$/ }, 'one that takes too long')
 })
 
 t.test('a fuzzer that finds nothing says so', async (t) => {

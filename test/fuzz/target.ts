@@ -9,6 +9,8 @@ export interface Target {
   readonly bytesMax: number
   /** Whether one subject takes many inputs and remembers them: a failure then has a history. */
   readonly stateful: boolean
+  /** An input costs milliseconds: the short form leaves the target out. */
+  readonly costly?: boolean
   /** Bytes that stand in good inputs, beside those that every target gets. */
   readonly dictionary: readonly Buffer[]
   /** Good inputs, and bad ones that are known to be interesting. */

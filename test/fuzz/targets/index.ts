@@ -1,5 +1,6 @@
 import type { Target } from '../target.ts'
 import { bodyTargets } from './bodies.ts'
+import { differentialTargets } from './differential.ts'
 import { discoveryTargets } from './discovery.ts'
 import { linkTarget } from './links.ts'
 import { machineTargets } from './machines.ts'
@@ -25,4 +26,5 @@ export const targets: readonly Target[] = [
   captureTarget,
   linkTarget,
   ...machineTargets,
+  ...differentialTargets,
 ]
