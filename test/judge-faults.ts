@@ -113,7 +113,7 @@ export const FAULTS: readonly Mutant[] = [
   {
     name: "a CANCEL reaches another client's request",
     file: 'broker/outstanding.js',
-    search: 'this.#clients[slot] === client && this.#matches(slot, bytes, idStart)',
+    search: 'this.#matches(slot, bytes, idStart) && this.#clients[slot]?.address === client.address',
     replace: 'this.#matches(slot, bytes, idStart)',
   },
   {

@@ -108,7 +108,7 @@ async function sentence(laboratory: Laboratory, { subject, hunt }: Hunt, fault: 
 /** One line a fault, then the count; gives the exit code. */
 export async function judgeMutants(only: string | undefined, out: (line: string) => void): Promise<number> {
   const wanted = ({ name }: Mutant, subject: string): boolean =>
-    only === undefined || name.includes(only) || subject === only
+    only === undefined || (HUNTS.some((hunt) => hunt.subject === only) ? subject === only : name.includes(only))
   for (const fault of HUNTS.flatMap(({ faults }) => faults)) expectPlantable(fault)
   const laboratory = new Laboratory()
   const sentences: Sentence[] = []
