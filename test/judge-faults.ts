@@ -196,9 +196,9 @@ export const FAULTS: readonly Mutant[] = [
   },
   {
     name: 'a node may tell of brokers',
-    file: 'broker/broker.js',
-    search: "throw new AdaptnetError('FRAME_UNEXPECTED', 'BROKERS came",
-    replace: "void new AdaptnetError('FRAME_UNEXPECTED', 'BROKERS came",
+    file: 'broker/broker-membership.js',
+    search: "throw new AdaptnetError('FRAME_UNEXPECTED', `a frame of brokers came",
+    replace: "void new AdaptnetError('FRAME_UNEXPECTED', `a frame of brokers came",
   },
   {
     name: 'an older list of revocations replaces a newer one',
