@@ -8,7 +8,7 @@ import { createTestNet } from '../lib/testing.ts'
 import type { TestNet } from '../lib/testing.ts'
 import { connect } from '../lib/transport/connect.ts'
 import { writeAuthority, writeIdentity } from '../lib/transport/identity-files.ts'
-import { FAULTS } from './judge-faults.ts'
+import { CLIENT_FAULTS, FAULTS, WORKER_FAULTS } from './judge-faults.ts'
 import { judged } from './judge-mutants.ts'
 import { Laboratory, expectPlantable } from './laboratory.ts'
 import type { Mutant } from './simulation/planted-bugs.ts'
@@ -178,7 +178,7 @@ const FAULTS_TRIED: readonly (readonly [fault: string, section: string])[] = [
 ]
 
 t.test('faults that are planted in the broker are found, and told with what was expected', async (t) => {
-  for (const fault of FAULTS) expectPlantable(fault)
+  for (const fault of [...FAULTS, ...WORKER_FAULTS, ...CLIENT_FAULTS]) expectPlantable(fault)
   t.ok(FAULTS.length >= 20)
   const laboratory = new Laboratory()
   t.teardown(() => laboratory.close())

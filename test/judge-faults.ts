@@ -113,7 +113,7 @@ export const FAULTS: readonly Mutant[] = [
   {
     name: "a CANCEL reaches another client's request",
     file: 'broker/outstanding.js',
-    search: 'this.#clients[slot] === client && this.#matches(slot, bytes, idStart)',
+    search: 'this.#matches(slot, bytes, idStart) && this.#clients[slot]?.address === client.address',
     replace: 'this.#matches(slot, bytes, idStart)',
   },
   {
@@ -196,9 +196,9 @@ export const FAULTS: readonly Mutant[] = [
   },
   {
     name: 'a node may tell of brokers',
-    file: 'broker/broker.js',
-    search: "throw new AdaptnetError('FRAME_UNEXPECTED', 'BROKERS came",
-    replace: "void new AdaptnetError('FRAME_UNEXPECTED', 'BROKERS came",
+    file: 'broker/broker-membership.js',
+    search: "throw new AdaptnetError('FRAME_UNEXPECTED', `a frame of brokers came",
+    replace: "void new AdaptnetError('FRAME_UNEXPECTED', `a frame of brokers came",
   },
   {
     name: 'an older list of revocations replaces a newer one',
@@ -211,5 +211,96 @@ export const FAULTS: readonly Mutant[] = [
     file: 'broker/service-keys.js',
     search: 'brought.epoch < (lowest?.epoch ?? Infinity)',
     replace: 'brought.epoch > (lowest?.epoch ?? 0)',
+  },
+]
+
+const DIALLER_FAULTS: readonly Mutant[] = [
+  {
+    name: 'a dialler takes frames before WELCOME',
+    file: 'link/link.js',
+    search: "if (this.#state.name === 'awaiting-welcome' && frame.type !==",
+    replace: 'if (false && frame.type !==',
+  },
+  {
+    name: 'a dialler does not ask whether it is a broker that it has reached',
+    file: 'node/broker-links.js',
+    search: 'if (hello.role !== Role.broker)',
+    replace: 'if (false)',
+  },
+  {
+    name: 'a dialler takes any version that the acceptor says',
+    file: 'link/handshake.js',
+    search: 'hello.version >= VERSION_LOWEST && hello.version <= VERSION_HIGHEST',
+    replace: 'true',
+  },
+  {
+    name: 'a dialler shows itself to whoever shows the certificate of a broker',
+    file: 'identity/certificate.js',
+    search: '!equal(options.linkKey, certificate.linkKey)',
+    replace: 'false',
+  },
+]
+
+/** The same for a worker. */
+export const WORKER_FAULTS: readonly Mutant[] = [
+  ...DIALLER_FAULTS,
+  {
+    name: 'finished requests run again',
+    file: 'node/worker.js',
+    search: 'if (known !== null) {',
+    replace: 'if (known !== null && known.running !== null) {',
+  },
+  {
+    name: 'the watermark is ignored',
+    file: 'node/seen-requests.js',
+    search: '(counter < session.watermark ?',
+    replace: '(false ?',
+  },
+  {
+    name: 'a receiver with any journal is taken',
+    file: 'node/worker.js',
+    search: 'pin !== (exactly ? served.journal.id : undefined)',
+    replace: 'false',
+  },
+  {
+    name: 'an envelope whose end cannot be read is taken',
+    file: 'node/worker.js',
+    search: 'if (!readable)',
+    replace: 'if (false)',
+  },
+]
+
+/** The same for a client. */
+export const CLIENT_FAULTS: readonly Mutant[] = [
+  ...DIALLER_FAULTS,
+  {
+    name: 'a retry behind WORKER_LOST says that nobody saw the request',
+    file: 'node/requests.js',
+    search: "if (rejection.code === 'WORKER_LOST')",
+    replace: 'if (false)',
+  },
+  {
+    name: 'BUSY is answered at once',
+    file: 'node/requests.js',
+    search: 'Math.max(this.#backoffMs(request), rejection.retryAfterMs)',
+    replace: '0',
+  },
+  {
+    name: 'what has expired is asked again',
+    file: 'node/requests.js',
+    search: "case 'BUSY':",
+    replace: "case 'BUSY': case 'EXPIRED':",
+  },
+  {
+    name: 'a sealed reply is taken for an answer in the clear',
+    file: 'node/sealed-exchange.js',
+    search: "throw new AdaptnetError('REPLY_FORGED', 'the reply is sealed,",
+    replace: "void new AdaptnetError('REPLY_FORGED', 'the reply is sealed,",
+  },
+  {
+    name: 'the watermark stands still',
+    file: 'node/attempt-writer.js',
+    search: 'Math.ceil(request.deadlineMs - nowMs), watermark,',
+    replace: 'Math.ceil(request.deadlineMs - nowMs), 1,',
   },
 ]

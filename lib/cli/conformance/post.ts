@@ -36,8 +36,6 @@ export class Post {
   readonly #server: net.Server
   readonly #changes: Changes = new Changes()
   readonly #waiting: Wire[] = []
-  /** The broker that the node under test sees is the same process all the time. */
-  readonly #instance: Uint8Array = sodiumRandom(4)
   #open: Peer | null = null
 
   private constructor(server: net.Server, options: PostOptions) {
@@ -109,15 +107,15 @@ export class Post {
   /** Message 2; what is returned reads message 3. */
   async answered(wire: Wire, options: Partial<AcceptOptions> = {}): Promise<() => Promise<Peer>> {
     const { mode, identity } = this.options
-    const whole = { mode, instance: this.#instance, ...options }
-    return answerDial(wire, await dialled(wire), identity, whole)
+    // Another instance each time: a broker that has said GO_AWAY, or broke a rule, is not the one that comes back.
+    return answerDial(wire, await dialled(wire), identity, { mode, ...options })
   }
 
   /** A new link, welcomed and told of the broker. */
   async fresh(options: Partial<AcceptOptions> = {}): Promise<Peer> {
     const peer = await this.greeted(options)
     const { identity } = this.options
-    const own = { name: identity.name, instance: this.#instance, state: BrokerStateNumber.alive, addresses: [] }
+    const own = { name: identity.name, instance: peer.instance, state: BrokerStateNumber.alive, addresses: [] }
     peer.send(FrameType.WELCOME)
     peer.send(FrameType.BROKERS, { payload: encodeBrokers([own]) })
     if (this.options.subject === 'worker') await this.registered(peer)

@@ -26,6 +26,7 @@ const TITLES: Readonly<Record<string, string>> = {
   '6.6': 'delivery',
   '6.7': 'reserved services',
   '7.1': 'BROKERS',
+  '7.2': 'gossip',
   '7.3': 'SERVICE_KEYS',
   '13': 'versions and extension',
 }

@@ -1,5 +1,5 @@
-/** SPEC 6.4, 6.7, 7.1, 7.3 and 13: what a broker writes of its own, and what a later version may send it. */
-import { BrokerStateNumber, FrameFlag, FrameType, Role } from '../../../../protocol/constants.ts'
+/** SPEC 6.4, 6.7, 7.1 to 7.3 and 13: what a broker writes of its own, and what a later version may send it. */
+import { BrokerStateNumber, Feature, FrameFlag, FrameType, Role } from '../../../../protocol/constants.ts'
 import { addressOf, decodeBrokers, decodeServiceKeys, encodeBrokers } from '../../../../protocol/control.ts'
 import type { Address, BrokerEntry } from '../../../../protocol/control.ts'
 import { AdaptnetError } from '../../../../protocol/errors.ts'
@@ -7,7 +7,7 @@ import { createAuthority } from '../../../identity/identity.ts'
 import { nextServiceEpoch } from '../../../identity/service-key.ts'
 import type { ServiceSecrets } from '../../../identity/service-key.ts'
 import { sodiumRandom } from '../../../identity/sodium.ts'
-import { good, section } from '../case.ts'
+import { bad, good, section } from '../case.ts'
 import type { Case, WrittenCase } from '../case.ts'
 import { Failure, expect, expectEqual } from '../failure.ts'
 import { ZERO_ID, envelopeOf, registration } from '../frames.ts'
@@ -182,6 +182,40 @@ const brokers: readonly WrittenCase<Stand>[] = [
   ),
 ]
 
+/** A broker of the level before does not know the frame; one of this level judges who may send it. */
+const gossiped = (
+  what: string,
+  code: 'FRAME_UNEXPECTED' | 'FRAME_MALFORMED',
+  as: 'client' | 'broker',
+  features: number,
+): WrittenCase<Stand> =>
+  bad(
+    what,
+    `CLOSE with ${code}, or with FRAME_UNKNOWN by a broker whose Hello has not the feature`,
+    async (stand) => {
+      const peer = await stand.join(as, { hello: { features } })
+      peer.send(FrameType.GOSSIP, { payload: Buffer.from('ffffffffffffffffff01', 'hex') })
+      await peer.closed((peer.hello.features & Feature.gossip) === 0 ? 'FRAME_UNKNOWN' : code)
+    },
+    as === 'broker' ? { needs: ['broker'] } : {},
+  )
+
+const gossip: readonly WrittenCase<Stand>[] = [
+  gossiped('GOSSIP from a node', 'FRAME_UNEXPECTED', 'client', 0),
+  gossiped('GOSSIP from a broker whose Hello has not the feature', 'FRAME_UNEXPECTED', 'broker', 0),
+  gossiped('GOSSIP that cannot be read', 'FRAME_MALFORMED', 'broker', Feature.gossip),
+  good(
+    'a Hello of a broker without the feature',
+    'BROKERS and no GOSSIP',
+    async (stand) => {
+      const peer = await stand.join('broker', { hello: { features: 0 } })
+      await peer.next(FrameType.BROKERS, 'BROKERS')
+      await peer.without(FrameType.GOSSIP, 'no GOSSIP')
+    },
+    { needs: ['broker'] },
+  ),
+]
+
 function epochs(stand: Stand, service: string, count: number): ServiceSecrets[] {
   const made: ServiceSecrets[] = []
   for (let count_ = 0; count_ < count; count_++)
@@ -301,6 +335,7 @@ export const questionCases: readonly Case<Stand>[] = [
   ...section<Stand>('broker', '6.4', 'broker', rejects),
   ...section<Stand>('broker', '6.7', 'broker', reserved),
   ...section<Stand>('broker', '7.1', 'broker', brokers),
+  ...section<Stand>('broker', '7.2', 'gossip', gossip),
   ...section<Stand>('broker', '7.3', 'broker', serviceKeys),
   ...section<Stand>('broker', '13', 'codec', growth),
 ]
