@@ -92,6 +92,7 @@ function scenarios(): void {
       ['hello', 'hello'],
       'each half goes on',
     )
+    t.same(await Promise.all([net.alive(1, 'client'), net.alive(3, 'client')]), ['b1 b2', 'b3 b4'], 'and knows it')
     const healedMs = performance.now()
     const then = brokers.map((broker) => broker.told)
     net.heal(3, 4)
@@ -104,6 +105,12 @@ function scenarios(): void {
     const tookMs = performance.now() - healedMs
     t.comment(`whole again ${tookMs.toFixed(0)} ms after the cut was healed`)
     t.ok(tookMs < 10_000, 'without anybody touching it')
+    for (const host of hosts) {
+      const wholeMs = performance.now() + 60_000
+      let view = ''
+      while (view !== 'b1 b2 b3 b4' && performance.now() < wholeMs) view = await net.alive(host, 'client')
+      t.equal(view, 'b1 b2 b3 b4', `in the eyes of b${host}`)
+    }
     t.equal(await net.call(4, 'client', ...at(1)), 'hello')
     t.pass(elapsed())
   })

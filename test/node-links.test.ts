@@ -278,6 +278,38 @@ t.test('what brokers tell: states, changes, and whom to believe', async (t) => {
   t.same(await say('s1'), [], 'and its drain is not taken back by who has not heard of it')
 })
 
+t.test('new work goes to brokers that no other suspects', async (t) => {
+  const cluster = new VirtualCluster({ seed: SEED })
+  const { net } = cluster
+  const peers = new Map<string, RawPeer>()
+  const served: string[] = []
+  for (const name of ['s1', 's2', 's3'])
+    cluster.scriptedBroker(name, (peer) => {
+      peers.set(name, peer)
+      peer.onFrame = (frame) => {
+        if (frame.type !== FrameType.REQUEST) return
+        served.push(name)
+        peer.reply(frame, 'x')
+      }
+    })
+  const { node } = cluster.node('client', ['s1', 's2', 's3'])
+  await net.until(() => node.brokers.length === 3)
+  const instance = Buffer.from((node.brokers.find((address) => address.startsWith('s2/')) as string).slice(3), 'hex')
+  const say = async (from: string, state: keyof typeof BrokerStateNumber): Promise<Set<string>> => {
+    const entry = { name: 's2', instance, state: BrokerStateNumber[state], addresses: [] }
+    peers.get(from)?.send(FrameType.BROKERS, { payload: encodeBrokers([entry]) })
+    await net.run(5)
+    served.length = 0
+    for (let count = 0; count < 40; count++) await net.settle(node.request('echo', 'x'))
+    return new Set(served)
+  }
+  t.ok((await say('s1', 'alive')).has('s2'))
+  t.notOk((await say('s1', 'suspect')).has('s2'))
+  t.notOk((await say('s2', 'alive')).has('s2'), 'what it says itself is no proof of it')
+  t.ok((await say('s3', 'alive')).has('s2'), 'another one sees it alive')
+  t.ok(node.brokers.length === 3, 'its link stays')
+})
+
 t.test('an address of a broker that does not answer from here is not tried before the others', async (t) => {
   const cluster = new VirtualCluster({ seed: SEED })
   const { net } = cluster

@@ -121,8 +121,10 @@ export class BrokerLinks {
     if (changes.length > 0) this.#options.changed(changes)
     if (changes.some(({ was }) => was === null))
       this.#nextTrialMs = Math.min(this.#nextTrialMs, nowMs + trialPauseMs(true, this.#options.chance()))
-    for (const other of this.list)
+    for (const other of this.list) {
+      other.doubted = this.known.isDoubted(other.address)
       if (other.kept && this.known.get(other.address)?.state === 'draining') other.link.leave('DRAINING')
+    }
     this.dialDue(nowMs)
   }
 

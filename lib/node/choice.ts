@@ -6,7 +6,7 @@ import type { NodeLink } from './node-link.ts'
  * broker that was last the fastest; one at random would not notice a slow one.
  *
  * `avoid` holds links that this request should not use again yet; they are taken only if there is no other, and a
- * suspect one, or one whose broker has just said that nobody serves this there, only after those that are not.
+ * suspect one, one that other brokers suspect, or one whose broker has just said that nobody serves this there, only after those that are not.
  */
 export function chooseLink(
   links: readonly NodeLink[],
@@ -29,7 +29,7 @@ const NOT_USABLE = -1
 function rankOf(link: NodeLink, avoid: readonly NodeLink[], service: string, nowMs: number): number {
   if (!link.usable) return NOT_USABLE
   if (avoid.length > 0 && avoid.includes(link)) return 0
-  return link.suspect || link.isUnserved(service, nowMs) ? 1 : 2
+  return link.suspect || link.doubted || link.isUnserved(service, nowMs) ? 1 : 2
 }
 
 /** Of the links of this rank two at random, and of these the cheaper one. */

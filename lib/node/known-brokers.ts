@@ -43,6 +43,8 @@ export class KnownBrokers {
   readonly #known = new Map<string, KnownBroker>()
   /** Those that have said of themselves that they leave: others may hear of it later, and none takes it back. */
   readonly #leaving = new Set<string>()
+  /** Those that others hold for suspect or worse, and no other for alive. */
+  readonly #doubted = new Set<string>()
 
   get(address: string): KnownBroker | undefined {
     return this.#known.get(address)
@@ -83,6 +85,11 @@ export class KnownBrokers {
     return this.#merge(nowMs)
   }
 
+  /** New work goes to others first, if there are any: its own word says nothing of whether it can be reached. */
+  isDoubted(broker: string): boolean {
+    return this.#doubted.has(broker)
+  }
+
   /** Whether a broker that is linked stands for what is known. Otherwise it is a memory: each is worth a dial. */
   get certain(): boolean {
     for (const { fresh } of this.#told.values()) if (fresh) return true
@@ -109,6 +116,7 @@ export class KnownBrokers {
         if (earlier === undefined || weight > earlier.weight)
           merged.set(address, { state, weight, addresses: entry.addresses })
       }
+    this.#judgeDoubts()
     const changes: BrokerChange[] = []
     for (const [address, { state }] of this.#known)
       if (!merged.has(address)) {
@@ -135,6 +143,20 @@ export class KnownBrokers {
       }
     }
     return changes
+  }
+
+  #judgeDoubts(): void {
+    this.#doubted.clear()
+    const trusted = new Set<string>()
+    for (const [source, { entries }] of this.#told)
+      for (const entry of entries) {
+        const address = addressOf(entry.name, entry.instance)
+        if (address === source) continue
+        const state = stateOf(entry.state)
+        if (state === 'suspect' || state === 'left') this.#doubted.add(address)
+        else trusted.add(address)
+      }
+    for (const address of trusted) this.#doubted.delete(address)
   }
 }
 

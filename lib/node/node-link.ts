@@ -31,6 +31,8 @@ export class NodeLink implements LinkListener {
   retired = false
   /** This node goes elsewhere; the broker stays. */
   departing = false
+  /** Other brokers hold this one for suspect. */
+  doubted = false
   /** When it opened; null before. */
   openedMs: number | null = null
   /** Requests of this node whose answer is awaited on this link. */

@@ -172,6 +172,19 @@ export class Switch {
     return code === 0 ? out : `${code} ${err}`
   }
 
+  /** The brokers that are alive in the eyes of the one on a host, by name. */
+  async alive(host: number, name: string): Promise<string> {
+    const running = this.start(host, 'status', name, `${this.address(host)}:${PORT}`, '--json')
+    const { code, out, err } = await running.ended
+    if (code !== 0) return err
+    const { brokers } = JSON.parse(out) as { brokers: { address: string; state: string }[] }
+    const alive = brokers.filter(({ state }) => state === 'alive')
+    return alive
+      .map(({ address }) => address.split('/')[0] as string)
+      .sort()
+      .join(' ')
+  }
+
   async end(): Promise<void> {
     for (const running of this.#running) if (!running.over) running.signal('SIGKILL')
     await Promise.all(this.#running.map(({ ended }) => ended))
