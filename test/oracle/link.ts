@@ -19,6 +19,8 @@ export interface LinkOptions {
   identity: Identity
   instance: Buffer
   addresses: Address[]
+  /** Bits of its Hello; it has none of its own. */
+  features?: number
   /** Unix milliseconds; durations are measured by it too. */
   now: () => number
   revocations?: () => Revocations | null
@@ -412,7 +414,7 @@ export class Link {
       version: side === 'dialler' ? VERSION.highest : this.#version,
       role: role(this.options.role),
       instance,
-      features: 0,
+      features: this.options.features ?? 0,
       payloadBytesMax: limit('PAYLOAD_BYTES_MAX'),
       addresses,
       certificate: identity.certificate,

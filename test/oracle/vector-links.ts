@@ -17,7 +17,7 @@ interface Party {
   linkSecret: string
   ephemeralSecret: string
   signSeed: string
-  hello: { instance: string; addresses: Address[]; certificate: string }
+  hello: { instance: string; features: number; addresses: Address[]; certificate: string }
 }
 
 interface Recorded {
@@ -56,6 +56,7 @@ export function driven(mode: Mode, side: Side): Driven {
       },
       instance,
       addresses,
+      features: party.hello.features,
       now: () => file.nowMs as number,
       ephemeralSecret: hex(party.ephemeralSecret),
     },
