@@ -5,12 +5,20 @@ export const TOMBSTONES_MAX = 1_024
 /** One that left by its own word is remembered so long; one that died until there are too many. */
 export const LEFT_MS = 3_600_000
 
+/** How long a death in doubt still counts. */
+const FORGIVEN_MS = 5_000
+
 export interface Tombstone {
   readonly record: BrokerRecord
   /** It said so itself, or another instance of its name has its place: nobody looks for it. */
   readonly left: boolean
   /** Another instance of its name has, or had, its place: nobody needs to hear of it. */
   readonly replaced: boolean
+  /**
+   * Held for dead while most others were too: more likely this broker was cut off. Then the record that it had is
+   * believed again from whoever still has it, and nobody has to object.
+   */
+  readonly doubtful: boolean
   readonly sinceMs: number
 }
 
@@ -38,14 +46,28 @@ export class Gone {
     // Taken out first: the order of the map is the order of their deaths.
     this.#tombstones.delete(record.address)
     if (this.#tombstones.size >= TOMBSTONES_MAX) this.#dropOldest()
-    this.#tombstones.set(record.address, { record, left: left || replaced, replaced, sinceMs: nowMs })
+    this.#tombstones.set(record.address, { record, left: left || replaced, replaced, doubtful: false, sinceMs: nowMs })
   }
 
   /** A new instance has come: those of its name whose place it has are done with. */
   replacedBy(record: BrokerRecord): void {
     for (const [address, { record: old, sinceMs }] of this.#tombstones)
       if (old.name === record.name && address !== record.address && sharesPlace(old, record))
-        this.#tombstones.set(address, { record: old, left: true, replaced: true, sinceMs })
+        this.#tombstones.set(address, { record: old, left: true, replaced: true, doubtful: false, sinceMs })
+  }
+
+  /** The incarnation that a record has to exceed to count again. */
+  incarnationOf(address: string, nowMs: number): number | null {
+    const tombstone = this.get(address)
+    if (tombstone === null) return null
+    return tombstone.record.incarnation - (isForgiven(tombstone, nowMs) ? 1 : 0)
+  }
+
+  /** All who died since then are in doubt. */
+  doubt(sinceMs: number): void {
+    for (const [address, tombstone] of this.#tombstones)
+      if (!tombstone.left && !tombstone.doubtful && tombstone.sinceMs >= sinceMs)
+        this.#tombstones.set(address, { ...tombstone, doubtful: true })
   }
 
   delete(address: string): boolean {
@@ -90,6 +112,11 @@ export function shuffle(items: unknown[], chance: () => number): void {
     items[index] = items[other]
     items[other] = item
   }
+}
+
+/** Whether a death is in doubt, and old enough that no news of before is still on its way. */
+export function isForgiven({ doubtful, sinceMs }: Tombstone, nowMs: number): boolean {
+  return doubtful && nowMs - sinceMs >= FORGIVEN_MS
 }
 
 /** Whether two brokers listen at the same address: not at the same time, then. */

@@ -1,6 +1,7 @@
 import { Evidence, GossipKind, Verdict } from '../../protocol/constants.ts'
 import type { Accusation, Gossip, GossipEntry } from '../../protocol/gossip.ts'
 import type { BrokerRecord } from './broker-record.ts'
+import { isForgiven } from './gone.ts'
 import type { Gone } from './gone.ts'
 import { differingBuckets, sumsAsBytes } from './member-table.ts'
 import type { MemberTable } from './member-table.ts'
@@ -48,7 +49,7 @@ export class Meetings {
   }
 
   /** The peer's sums: answers with the rows of what differs. */
-  digested(from: string, { sums, revocations }: Gossip): void {
+  digested(from: string, { sums, revocations }: Gossip, nowMs: number): void {
     const { table, gone } = this.#owner
     if (revocations < this.#owner.revocations()) this.#owner.revocationsWanted(from)
     if (sums.length === 0) return
@@ -58,8 +59,10 @@ export class Meetings {
     for (const bucket of differing) rows.set(bucket, [])
     for (const { address, incarnation, bucket } of table.inBuckets(differing))
       rows.get(bucket)?.push({ address, incarnation, gone: false })
-    for (const { record } of gone.all())
-      rows.get(record.bucket)?.push({ address: record.address, incarnation: record.incarnation, gone: true })
+    for (const tombstone of gone.all()) {
+      const { address, incarnation, bucket } = tombstone.record
+      if (!isForgiven(tombstone, nowMs)) rows.get(bucket)?.push({ address, incarnation, gone: true })
+    }
     const buckets: number[] = []
     const entries: GossipEntry[] = []
     for (const [bucket, listed] of rows) {
@@ -82,11 +85,11 @@ export class Meetings {
       listed.add(entry.address)
       const record = table.get(entry.address)
       const tombstone = record === null ? gone.get(entry.address) : null
-      const known = record?.incarnation ?? tombstone?.record.incarnation ?? -1
+      const known = record?.incarnation ?? gone.incarnationOf(entry.address, nowMs) ?? -1
       if (record !== null && record.incarnation > entry.incarnation) pushed.push(record)
       else if (entry.incarnation > known) {
         if (!entry.gone) wanted.push(entry)
-      } else if (entry.incarnation === known) {
+      } else if (entry.incarnation === (record ?? tombstone?.record)?.incarnation) {
         if (record !== null && entry.gone)
           this.#owner.accused(notice(entry, neighbour.address), neighbour.address, nowMs)
         else if (tombstone?.left === true && !entry.gone) pushed.push(tombstone.record)

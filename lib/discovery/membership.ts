@@ -4,7 +4,7 @@ import type { Accusation, Gossip } from '../../protocol/gossip.ts'
 import type { BrokerRecord, Claim, RecordRefusal } from './broker-record.ts'
 import { NEWS_DELAY_MS } from './dissemination.ts'
 import type { NewsItem } from './dissemination.ts'
-import { Gone, sharesPlace } from './gone.ts'
+import { Gone, isForgiven, sharesPlace } from './gone.ts'
 import { LocalHealth } from './local-health.ts'
 import { MEETING_MS, Meetings, notice } from './meeting.ts'
 import { MemberIndex, MemberTable } from './member-table.ts'
@@ -27,6 +27,8 @@ const NOTICES_KEPT_MAX = 4_096
 /** How long a broker that was declared dead is kept on its link, so that it hears of it. */
 const LINGER_MS = 2_000
 const RENEW_CHECK_MS = 60_000
+/** Deaths that come this close together may have one cause. */
+const DEATHS_TOGETHER_MS = 60_000
 /** What is left of a record's time when it is renewed. */
 const RENEW_BEFORE_MS = 302_400_000
 
@@ -63,6 +65,8 @@ export class Membership {
   #renewMs: number
   #tickedMs: number
   #listeningUntilMs = 0
+  #deathsSinceMs = -Infinity
+  #deathsTogether = 0
 
   constructor({ world, nowMs, index, known }: MembershipOptions) {
     this.#world = world
@@ -107,7 +111,9 @@ export class Membership {
   linkOpened(address: string, nowMs: number): void {
     this.view.opened(address, nowMs)
     this.#probes.linked(address)
-    const held = this.suspicions.has(address) ? this.table.get(address) : (this.gone.get(address)?.record ?? null)
+    const tombstone = this.gone.get(address)
+    const buried = tombstone !== null && !isForgiven(tombstone, nowMs) ? tombstone.record : null
+    const held = this.suspicions.has(address) ? this.table.get(address) : buried
     // What it is held for it hears first: only its own word can change that.
     const accusations = held === null ? [] : [notice(held, this.#own.address)]
     if (this.#own.address < address) this.#meetings.begin(address, [this.#own.bytes])
@@ -218,7 +224,7 @@ export class Membership {
       case GossipKind.UNREACHED:
         return this.#probes.unreached(message)
       case GossipKind.DIGEST:
-        return this.#meetings.digested(from, message)
+        return this.#meetings.digested(from, message, nowMs)
       case GossipKind.LIST:
         return this.#meetings.listed(neighbour, message, nowMs)
       case GossipKind.WANT:
@@ -238,14 +244,14 @@ export class Membership {
     const { record } = claim
     const { address, incarnation } = record
     if (address === this.#own.address) return this.#ownRecordCame(claim, nowMs)
-    const known = this.table.get(address) ?? this.gone.get(address)?.record ?? null
-    if (known !== null && incarnation <= known.incarnation) {
+    const known = this.table.get(address)?.incarnation ?? this.gone.incarnationOf(address, nowMs)
+    if (known !== null && incarnation <= known) {
       this.counters.stale += 1
       from.queue.forgetRecord(address, incarnation)
       return
     }
     const wallMs = this.#world.wallClock()
-    if (incarnation - (known?.incarnation ?? wallMs) > INCARNATION_JUMP_MAX) this.counters.absurd += 1
+    if (incarnation - (known ?? wallMs) > INCARNATION_JUMP_MAX) this.counters.absurd += 1
     else if (known === null && this.#surplus(record)) this.counters.surplus += 1
     else {
       const refusal: RecordRefusal | null = claim.prove(wallMs)
@@ -381,7 +387,18 @@ export class Membership {
     this.table.delete(address)
     const replaced = this.table.instancesOf(record.name).some((other) => sharesPlace(record, other))
     this.gone.add(record, false, nowMs, replaced)
+    this.#countDeath(nowMs)
     this.#world.changed('died', record, accuser)
+  }
+
+  /** When most of the net dies at once, it is this broker that is cut off. */
+  #countDeath(nowMs: number): void {
+    if (nowMs - this.#deathsSinceMs > DEATHS_TOGETHER_MS) {
+      this.#deathsSinceMs = nowMs
+      this.#deathsTogether = 0
+    }
+    this.#deathsTogether += 1
+    if (this.#deathsTogether > this.table.size) this.gone.doubt(this.#deathsSinceMs)
   }
 
   // --- this broker itself
