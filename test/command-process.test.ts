@@ -387,10 +387,16 @@ t.test('status', async (t) => {
   const { broker } = await a.running.event('listening')
   const text = await processes.run(args)
   t.equal(text.code, 0)
-  t.match(text.out, `${String(broker)}  serving  version ${VERSION}  up 00:00:`)
+  t.match(text.out, `${String(broker)}  serving  version ${VERSION}  up 00:`)
   t.match(text.out, /\nupper +1 +\d+ +0 +0\n/)
-  const report = JSON.parse(await done(...args, '--json')) as { broker: string; brokers: { address: string }[] }
+  const report = JSON.parse(await done(...args, '--json')) as {
+    broker: string
+    uptimeMs: number
+    brokers: { address: string; sinceMs: number }[]
+  }
   t.equal(report.broker, broker)
+  const itself = report.brokers.find(({ address }) => address === broker)
+  t.ok(report.uptimeMs - (itself?.sinceMs ?? 0) < 1_000, 'it is alive since it started')
   t.same(new Set(report.brokers.map(({ address }) => address.split('/')[0])), new Set(['a', 'b']))
 
   const watching = processes.start('status', a.endpoint, '--identity', identity('client'), '--watch', '--json')

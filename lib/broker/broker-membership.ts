@@ -73,6 +73,7 @@ export class BrokerMembership implements MembershipWorld {
     this.peers = new Peers(options.address)
     this.#records = new SignedRecords(identity.net, () => owner.revocations())
     this.#candidates = new Candidates(() => this.chance())
+    this.#sinceMs.set(options.address, runtime.now())
     this.#machine = new Membership({ world: this, nowMs: runtime.now() })
     this.#list = new BrokerList(this.#machine, this.peers)
     this.#dials = new BrokerDials({
@@ -105,6 +106,7 @@ export class BrokerMembership implements MembershipWorld {
   }
 
   drain(nowMs: number): void {
+    this.#sinceMs.set(this.#options.address, nowMs)
     this.#machine.renew(BrokerStateNumber.draining, nowMs)
     this.#changed(nowMs)
   }
