@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
+import { until } from './command-fixture.ts'
 import { PORT, Switch, WITHIN, missing } from './hosts/switch.ts'
 import type { HostRunning } from './hosts/switch.ts'
 
@@ -153,6 +154,7 @@ function scenarios(): void {
         (event) => String(event['broker']).startsWith(`${name}/`) && states.includes(String(event['state'])),
       )
     await worker.event('linked', ({ broker }) => String(broker).startsWith('b1/'))
+    await until('the report', () => watching.told > 0, 60_000)
     net.powerOff(2)
     t.equal(await net.call(3, 'client', '--broker', at(2), '--broker', at(1)), 'hello', 'while nobody knows yet')
     net.add([4])
