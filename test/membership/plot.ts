@@ -40,11 +40,17 @@ export function plot(rows: readonly SizeRow[]): string {
     body.push(text(x(brokers), HEIGHT - BOTTOM + 18, brokers.toLocaleString('en'), ' text-anchor="middle"'))
   body.push(text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10, 'brokers', ' text-anchor="middle"'))
   let lastLabel = -Infinity
-  const ends = SERIES.map(([name, color, of]) => ({ name, color, of, end: y(of(rows.at(-1) as SizeRow)) }))
+  const ends = SERIES.map(([name, color, of]) => ({
+    name,
+    color,
+    of,
+    end: y(of(rows.findLast((row) => of(row) > 0) ?? (rows[0] as SizeRow))),
+  }))
   for (const { name, color, of, end } of ends.sort((a, b) => a.end - b.end)) {
-    const points = rows.map((row) => `${x(row.brokers).toFixed(1)},${y(of(row)).toFixed(1)}`)
+    const shown = rows.filter((row) => of(row) > 0)
+    const points = shown.map((row) => `${x(row.brokers).toFixed(1)},${y(of(row)).toFixed(1)}`)
     body.push(`<polyline points="${points.join(' ')}" fill="none" stroke="${color}" stroke-width="2"/>`)
-    for (const row of rows)
+    for (const row of shown)
       body.push(`<circle cx="${x(row.brokers).toFixed(1)}" cy="${y(of(row)).toFixed(1)}" r="3" fill="${color}"/>`)
     lastLabel = Math.max(end, lastLabel + 16)
     body.push(text(WIDTH - RIGHT + 12, lastLabel + 4, name, ` fill="${color}"`))

@@ -1,3 +1,5 @@
+import { MEMBERSHIP_BUGS } from '../membership/planted-bugs.ts'
+
 /** A bug as an edit of the built core: of one line where possible, in words that survive formatting. */
 export interface Mutant {
   name: string
@@ -472,4 +474,5 @@ export const MUTANTS: readonly Mutant[] = [
   ...CLIENT_BUGS,
   ...BROKER_BUGS,
   ...LINK_BUGS,
+  ...MEMBERSHIP_BUGS,
 ]
