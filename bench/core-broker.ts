@@ -16,6 +16,7 @@ import { addressOf, encodeRegister } from '../protocol/control.ts'
 import { writeEnvelope } from '../protocol/envelope.ts'
 
 const SERVICE = 'echo'
+const ADMISSION_TURNS_MAX = 16
 const TIME_TO_LIVE_MS = 60_000
 const NOBODY: StreamListener = { received: () => false, drained: () => {}, lost: () => {} }
 
@@ -165,7 +166,8 @@ export class CoreBroker {
     const early = node.toBroker.to as Buffer[]
     node.toBroker.to = 'listener'
     for (const chunk of early) node.toBroker.listener.received(chunk, 0)
-    this.#endTurn()
+    // The broker takes handshake messages one a turn.
+    for (let turn = 0; turn < ADMISSION_TURNS_MAX && node.peer === null; turn++) this.#endTurn()
     if (node.peer === null) throw new Error(`${node.address} was not admitted`)
     return node
   }

@@ -14,7 +14,7 @@ from .noise import public_key
 TOLERANCE_MS = 300000
 NAME = re.compile(r'[a-z0-9._-]{1,%d}' % LIMIT.NAME_BYTES_MAX)
 SERVICE = re.compile(r'[A-Za-z0-9._-]{1,%d}' % LIMIT.SERVICE_BYTES_MAX)
-PATTERN = re.compile(r'[A-Za-z0-9._-]{1,%d}|[A-Za-z0-9._-]{0,%d}\*' % ((LIMIT.SERVICE_BYTES_MAX,) * 2))
+PATTERN = re.compile(r'(?=.{1,%d}$)[A-Za-z0-9._-]*\*?' % LIMIT.SERVICE_BYTES_MAX)
 MALFORMED, SIGNED_EXTRA = 'CERTIFICATE_MALFORMED', 66
 
 

@@ -105,12 +105,13 @@ class Link:
 
     def _read_message(self):
         kind, length = struct.unpack('>BH', (yield 3))
-        expect(length <= LIMIT.HANDSHAKE_BYTES_MAX)
+        own = KIND['NOISE' if self.mode == 'noise' else 'PLAIN']
+        expect(length <= LIMIT.HANDSHAKE_BYTES_MAX and kind in (own, KIND['REFUSAL']))
         body = yield length
-        if kind == KIND['REFUSAL'] and length >= 3:
-            raise Failure(NAMES.get(body[0], 'INTERNAL'))
-        expect(kind == KIND['NOISE' if self.mode == 'noise' else 'PLAIN'])
-        return body
+        if kind == own:
+            return body
+        expect(length >= 3)
+        raise Failure(NAMES.get(body[0], 'INTERNAL'))
 
     def _hello(self):
         me = self.identity
