@@ -164,10 +164,14 @@ async function main(): Promise<void> {
       `${count} rounds of ${seconds} s each, in turns, medians; "one core": every process on core ${core ?? '- (no taskset)'}`,
     )
     const results: Results = { machine, extent, rounds: count, secondsEach: seconds }
-    await run(sections, { systems, scope, rounds, modes, core, out, doing }, results)
+    try {
+      await run(sections, { systems, scope, rounds, modes, core, out, doing }, results)
+    } finally {
+      // What was measured before a failure is worth keeping.
+      if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(results, null, 1)}\n`)
+    }
     out('\n== goals ==')
     for (const line of goalLines(results)) out(`  ${line}`)
-    if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(results, null, 1)}\n`)
     if (values.keep === true) keep(results)
   } finally {
     clearTimeout(watchdog)

@@ -1,5 +1,6 @@
 /** Cost of a round trip against the size of the net and of the payload, and memory per link and per request. */
 import { formatTable } from '../../lib/cli/table.ts'
+import { PAYLOAD_BYTES_MAX } from '../../protocol/constants.ts'
 import type { Child } from '../children.ts'
 import type { AdaptnetMode } from '../ends/adaptnet.ts'
 import { interleave } from '../measure.ts'
@@ -17,6 +18,8 @@ import type { Bench } from './section.ts'
 const SMALL: Workload = { payloadBytes: 64, outstanding: 64 }
 /** Large ones are a load at this number already. */
 const LARGE_OUTSTANDING = 16
+/** More than a seal adds. */
+const SEAL_ROOM = 4_096
 /** A link may register 256 services; this many each leaves room. */
 const SERVICES_PER_NODE = 250
 
@@ -202,8 +205,11 @@ async function links(bench: Bench, pair: Pair, memory: HeldMemory[]): Promise<Ax
 
 async function payloads(bench: Bench, pair: Pair): Promise<Axis> {
   const points: ScalePoint[] = []
-  for (const payloadBytes of bench.scope.scale.payloads)
-    points.push(await measureBeside(pair, payloadBytes, { payloadBytes, outstanding: LARGE_OUTSTANDING }, bench))
+  for (const size of bench.scope.scale.payloads) {
+    // The limit is that of what is sent, with its seal.
+    const payloadBytes = Math.min(size, PAYLOAD_BYTES_MAX - SEAL_ROOM)
+    points.push(await measureBeside(pair, size, { payloadBytes, outstanding: LARGE_OUTSTANDING }, bench))
+  }
   const { offset, slope } = lineThrough(points.map(({ size, cpu }) => ({ x: size / 1_024, y: cpu.median })))
   const words = `${micros(slope)} µs a KiB, beside ${micros(Math.max(0, offset))} µs a request`
   return axisOf('payload', pair.system.mode, `${LARGE_OUTSTANDING} outstanding`, points, words)
