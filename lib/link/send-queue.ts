@@ -45,6 +45,8 @@ export class SendQueue {
   /** Finished records in order, and the slabs under them. */
   #ready: Uint8Array[] = []
   #readyBytes = 0
+  /** Of the last write: what the next one may need. */
+  #lastBytes = 0
   #slabs: Buffer[] = []
   /** Bytes of the write that the system has not taken yet. */
   #pendingBytes = 0
@@ -127,6 +129,7 @@ export class SendQueue {
     this.#finishRecord()
     if (this.#ready.length === 0) return
     const bytes = this.#readyBytes
+    this.#lastBytes = bytes
     const taken = connection.write(this.#ready)
     this.framesWritten = this.framesAdded
     this.#ready = []
@@ -150,7 +153,7 @@ export class SendQueue {
     if (this.#rawSlab !== null) slabs.push(this.#rawSlab)
     for (const slab of slabs)
       if (sent) this.#pool.give(slab)
-      else this.#pool.leave()
+      else this.#pool.leave(slab)
     slabs.length = 0
     this.#slab = this.#rawSlab = null
     this.#recordStart = this.#end = this.#rawStart = this.#rawEnd = 0
@@ -178,7 +181,7 @@ export class SendQueue {
         this.#finishRecord()
         this.#slabs.push(slab)
       }
-      slab = this.#pool.take(RECORD_HEADER_BYTES + bytes + this.#cipher.tagBytes)
+      slab = this.#pool.take(RECORD_HEADER_BYTES + bytes + this.#cipher.tagBytes, this.#lastBytes + this.#readyBytes)
       this.#slab = slab
       this.#recordStart = this.#end = 0
     }
@@ -188,10 +191,10 @@ export class SendQueue {
 
   #copyRaw(payload: Buffer, start: number, end: number): void {
     let slab = this.#rawSlab
-    if (slab === null || this.#rawEnd + end - start > SLAB_BYTES) {
+    if (slab === null || this.#rawEnd + end - start > slab.length) {
       this.#endRawRun()
       if (slab !== null) this.#slabs.push(slab)
-      slab = this.#rawSlab = this.#pool.take(SLAB_BYTES)
+      slab = this.#rawSlab = this.#pool.take(SLAB_BYTES, SLAB_BYTES)
       this.#rawStart = this.#rawEnd = 0
     }
     this.#rawEnd += payload.copy(slab, this.#rawEnd, start, end)
