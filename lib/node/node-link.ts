@@ -147,7 +147,9 @@ export class NodeLink implements LinkListener {
       this.#measuring = true
       this.link.measure(nowMs)
     }
-    this.link.tick(nowMs, this.requests > 0 ? 'busy' : 'idle')
+    // One that has been left owes a last word: a drain must not wait for a broker that is gone as an idle link would.
+    const { draining, emptied } = this.link
+    this.link.tick(nowMs, this.requests > 0 || (draining && !emptied) ? 'busy' : 'idle')
   }
 
   opened(peer: Peer, nowMs: number): void {

@@ -7,5 +7,6 @@ export const REGRESSION_SEEDS: readonly { seed: number; found: string }[] = [
   { seed: 2, found: 'a retry that joined a waiting request did not leave the mark of a possible duplicate' },
   { seed: 17, found: 'a slow transactional run completed what its caller had stopped waiting for: a second effect' },
   { seed: 71, found: 'exactly-once failed at once when the broker that was asked for journals had no worker yet' },
+  { seed: 2648, found: 'a worker that drained waited 15 s for the last word of a broker that was gone' },
   { seed: 356, found: 'the checker itself counted retries too strictly when tokens were in two parts' },
 ]
