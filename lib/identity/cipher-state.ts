@@ -92,7 +92,7 @@ export class CipherState {
   /** Section 11.3; both sides at the same place of the stream. The nonce goes on. */
   rekey(): void {
     if (this.#key === null) throw new AdaptnetError('INTERNAL', 'the cipher state has no key')
-    const output = Buffer.alloc(sodium.AEAD_KEY_BYTES + sodium.AEAD_TAG_BYTES)
+    const output = sodium.offHeap(sodium.AEAD_KEY_BYTES + sodium.AEAD_TAG_BYTES)
     sodium.aeadSeal(output, ZEROS, null, REKEY_NONCE, this.#key)
     output.copy(this.#key, 0, 0, sodium.AEAD_KEY_BYTES)
     sodium.wipe(output)

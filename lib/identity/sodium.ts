@@ -111,6 +111,14 @@ export function xaeadOpen(
   }
 }
 
+/**
+ * Memory that a secret is written into, with whatever was there before. Buffers of up to 64 bytes lie on V8's heap, where the
+ * collector moves them and leaves what it moved behind; these are cut from a pool outside of it, and can be wiped.
+ */
+export function offHeap(bytes: number): Buffer {
+  return Buffer.allocUnsafe(bytes)
+}
+
 /** X25519. The key pair owns a copy of the secret: a caller may wipe what it handed in. */
 export function dhKeyPair(secret: Uint8Array): KeyPair {
   expectLength('X25519 secret', secret, DH_BYTES)
@@ -124,7 +132,7 @@ export function dhKeyPair(secret: Uint8Array): KeyPair {
 export function dh(pair: KeyPair, publicKey: Uint8Array): Buffer {
   expectLength('X25519 public key', publicKey, DH_BYTES)
   expectLength('X25519 secret', pair.secretKey, DH_BYTES)
-  const shared = Buffer.alloc(DH_BYTES)
+  const shared = offHeap(DH_BYTES)
   try {
     sodium.crypto_scalarmult(shared, pair.secretKey, publicKey)
   } catch (cause) {
@@ -137,7 +145,7 @@ export function dh(pair: KeyPair, publicKey: Uint8Array): Buffer {
 export function signKeyPair(seed: Uint8Array): KeyPair {
   expectLength('Ed25519 seed', seed, SEED_BYTES)
   const publicKey = Buffer.alloc(SIGN_PUBLIC_BYTES)
-  const secretKey = Buffer.alloc(SIGN_SECRET_BYTES)
+  const secretKey = offHeap(SIGN_SECRET_BYTES)
   sodium.crypto_sign_seed_keypair(publicKey, secretKey, seed)
   return { publicKey, secretKey }
 }
@@ -157,7 +165,7 @@ export function verify(signature: Uint8Array, message: Uint8Array, publicKey: Ui
 
 /** BLAKE2b-512 over the parts as if they were one. */
 export function hash(...parts: Uint8Array[]): Buffer {
-  const output = Buffer.alloc(HASH_BYTES)
+  const output = offHeap(HASH_BYTES)
   sodium.crypto_generichash_batch(output, parts)
   return output
 }
@@ -222,7 +230,7 @@ export function guarded({ publicKey, secretKey }: KeyPair): KeyPair {
 
 /** The system's randomness, for the transport layer to hand to the core. */
 export function sodiumRandom(bytes: number): Buffer {
-  const output = Buffer.alloc(bytes)
+  const output = offHeap(bytes)
   if (bytes > 0) sodium.randombytes_buf(output)
   return output
 }
