@@ -1,54 +1,46 @@
 import { closeSync, openSync, readFileSync, readSync } from 'node:fs'
 
 const CHUNK_BYTES = 1 << 20
+const MASK = 0x5a
 
-/** Whether this process's own memory can be read here. */
+/** Whether the memory of another process of ours can be read here. */
 export const canScan: boolean = process.platform === 'linux'
 
-/**
- * A secret to look for, kept so that the keeping is not what is found: two halves that never stand side by side, and the
- * second one masked.
- */
-export class Needle {
-  readonly #head: Buffer
-  readonly #masked: Buffer
-
-  constructor(secret: Uint8Array) {
-    const half = secret.length / 2
-    this.#head = Buffer.alloc(half + 1, secret.subarray(0, half)).subarray(0, half)
-    this.#masked = Buffer.from(secret.subarray(half)).map((byte) => byte ^ 0x5a) as Buffer
-  }
-
-  /** How often it stands in this process's writable memory. */
-  count(): number {
-    let found = 0
-    const file = openSync('/proc/self/mem', 'r')
-    const overlap = 2 * this.#head.length
-    const chunk = Buffer.alloc(CHUNK_BYTES + overlap)
-    for (const [start, end] of writableRegions())
-      for (let at = start; at < end; at += CHUNK_BYTES) {
-        const bytes = readAt(file, chunk, at, Math.min(CHUNK_BYTES + overlap, end - at))
-        found += this.#countIn(chunk.subarray(0, bytes))
-        chunk.fill(0)
-      }
-    closeSync(file)
-    return found
-  }
-
-  #countIn(bytes: Buffer): number {
-    let found = 0
-    for (let at = bytes.indexOf(this.#head); at >= 0; at = bytes.indexOf(this.#head, at + 1))
-      if (at < CHUNK_BYTES && this.#continues(bytes, at + this.#head.length)) found += 1
-    return found
-  }
-
-  #continues(bytes: Buffer, at: number): boolean {
-    return this.#masked.every((byte, index) => (byte ^ 0x5a) === bytes[at + index])
-  }
+/** A secret without a byte of it in the clear, for telling another process what to look for. */
+export function masked(secret: Uint8Array): Uint8Array {
+  return Uint8Array.from(secret, (byte) => byte ^ MASK)
 }
 
-function writableRegions(): [number, number][] {
-  const lines = readFileSync('/proc/self/maps', 'latin1').split('\n')
+/**
+ * How often each of the masked secrets stands in the writable memory of another process. Never of this one: whoever reads
+ * his own memory reads the copies that he has just made.
+ */
+export function countIn(pid: number, secrets: readonly Uint8Array[]): number[] {
+  const counts = secrets.map(() => 0)
+  const overlap = Math.max(...secrets.map(({ length }) => length))
+  const chunk = Buffer.alloc(CHUNK_BYTES + overlap)
+  const file = openSync(`/proc/${pid}/mem`, 'r')
+  try {
+    for (const [start, end] of writableRegions(pid))
+      for (let at = start; at < end; at += CHUNK_BYTES) {
+        const bytes = chunk.subarray(0, readAt(file, chunk, at, Math.min(CHUNK_BYTES + overlap, end - at)))
+        for (const [index, secret] of secrets.entries()) counts[index] = (counts[index] ?? 0) + countOf(secret, bytes)
+      }
+  } finally {
+    closeSync(file)
+  }
+  return counts
+}
+
+function countOf(secret: Uint8Array, bytes: Buffer): number {
+  const whole = secret.map((byte) => byte ^ MASK)
+  let found = 0
+  for (let at = bytes.indexOf(whole); at >= 0 && at < CHUNK_BYTES; at = bytes.indexOf(whole, at + 1)) found += 1
+  return found
+}
+
+function writableRegions(pid: number): [number, number][] {
+  const lines = readFileSync(`/proc/${pid}/maps`, 'latin1').split('\n')
   return lines.flatMap((line): [number, number][] => {
     const [range = '', access = ''] = line.split(' ')
     const [start = '', end = ''] = range.split('-')
