@@ -8,6 +8,7 @@ import { nextServiceEpoch, openServiceKey } from '../lib/identity/service-key.ts
 import type { ServiceSecrets } from '../lib/identity/service-key.ts'
 import { sodiumRandom } from '../lib/identity/sodium.ts'
 import type { Random } from '../lib/identity/sodium.ts'
+import type { ServedRequest } from '../lib/node/execution.ts'
 import { MemoryJournal } from '../lib/node/memory-journal.ts'
 import type { StreamListener } from '../lib/runtime.ts'
 import { codeOf } from './identity-fixture.ts'
@@ -236,6 +237,33 @@ t.test('a retry: another worker opens what the first one saw, and answers it', a
   net.cluster.net.process('w1')?.kill()
   t.equal(await net.cluster.net.settle(end), 'ok:x')
   t.same(net.ran, ['x', 'x'])
+})
+
+t.test('memory of sealed payloads is used again, never while a retry may need what is in it', async (t) => {
+  const net = new SealedNet({ brokers: ['b1', 'b2'] })
+  const secrets = net.epoch('work')
+  const answers: ((answer: string) => void)[] = []
+  const slow = ({ payload }: ServedRequest): string | Promise<string> =>
+    payload.toString() === 'slow' ? new Promise((resolve) => answers.push(resolve)) : `ok:${payload.toString()}`
+  const worker = await net.worker('worker', 'work', { secrets, seal: 'required', concurrency: 64 }, slow)
+  const client = await net.client()
+  const others = async (): Promise<void> => {
+    for (let round = 0; round < 5; round++) {
+      const ends = Array.from({ length: 20 }, (_, index) => net.ask(client, 'work', `${round}.${index}`))
+      t.same(new Set(await Promise.all(ends)).size, 20)
+    }
+  }
+  const end = textOf(client.request('work', 'slow', { seal: 'required', timeoutMs: 5_000, broker: 'b1' }))
+  await net.cluster.net.until(() => answers.length === 1)
+  await others()
+  // The answer is on its way to a broker that passes nothing on; the worker's memory of it is what the retry fetches.
+  net.cluster.net.process('b1')?.freeze()
+  for (const answer of answers) answer('at last')
+  await others()
+  t.equal(await net.cluster.net.settle(end), 'at last')
+  t.equal(worker.report().work.repeated, 1)
+  t.equal(client.report().requests.forged, 0)
+  t.equal(worker.report().work.refused, 0)
 })
 
 t.test(

@@ -12,6 +12,7 @@ import { AdaptnetError } from '../../protocol/errors.ts'
 import { readU32, writeU32 } from '../../protocol/frame.ts'
 import { ClientProof, PROOF_BYTES_MIN, checkProof, readOpened } from './client-proof.ts'
 import type { ClientCredentials, OpenedRequest } from './client-proof.ts'
+import { SealMemory } from './seal-memory.ts'
 import type { ServiceEpoch } from './service-key.ts'
 import {
   AEAD_KEY_BYTES,
@@ -131,29 +132,13 @@ function isSame(one: Uint8Array, other: Uint8Array): boolean {
   return one === other || (one.length === other.length && Buffer.compare(one, other) === 0)
 }
 
-/** Sealed payloads up to this size are cut from slabs: memory of its own for each would keep the collector busy. */
-const CUT_BYTES_MAX = 16_384
-const SLAB_BYTES = 131_072
-
-/** Memory for what is sealed. A slab goes when all that was cut from it is gone. */
-class SealSlab {
-  #slab: Buffer = NOBODY
-  #at = 0
-
-  take(bytes: number): Buffer {
-    if (bytes > CUT_BYTES_MAX) return Buffer.allocUnsafeSlow(bytes)
-    if (this.#at + bytes > this.#slab.length) {
-      this.#slab = Buffer.allocUnsafeSlow(SLAB_BYTES)
-      this.#at = 0
-    }
-    const start = this.#at
-    this.#at += bytes
-    return this.#slab.subarray(start, this.#at)
-  }
-}
-
 /** One for all clients and services of a process: thousands of seals share it. */
-const slab = new SealSlab()
+const memory = new SealMemory()
+
+/** What `seal` returned is done with: nobody sends it any more. */
+export function releaseSealed(sealed: Buffer): void {
+  memory.give(sealed)
+}
 
 /** The client's side of one epoch of one service. */
 export class ClientSeal {
@@ -185,7 +170,7 @@ export class ClientSeal {
 
   /** Seals a request that nobody waits for after `notAfterMs`; `receiver` is the one in its envelope. */
   seal(payload: Uint8Array, notAfterMs: number, id: Uint8Array, receiver: Uint8Array): Buffer {
-    const sealed = slab.take(payload.length + this.bytesAdded)
+    const sealed = memory.take(payload.length + this.bytesAdded)
     writeU32(sealed, 0, this.epoch)
     sealed.set(this.#ephemeral, EPOCH_BYTES)
     this.#nonces.writeTo(sealed, EPOCH_BYTES + DH_BYTES)
@@ -297,7 +282,7 @@ export class WorkerSeal {
   }
 
   seal(kind: number, payload: Uint8Array, id: Uint8Array, client: Uint8Array, receiver: Uint8Array): Buffer {
-    const sealed = slab.take(payload.length + REPLY_SEAL_BYTES)
+    const sealed = memory.take(payload.length + REPLY_SEAL_BYTES)
     this.#nonces.writeTo(sealed, 0)
     const plain = sealed.subarray(REPLY_HEAD_BYTES, sealed.length - AEAD_TAG_BYTES)
     plain[0] = kind

@@ -15,7 +15,7 @@ import type { SlabPool } from './slab-pool.ts'
 /** Payloads from here on travel by reference where nothing has to be encrypted: copying shorter ones costs less. */
 export const REFERENCE_BYTES_MIN = 16_384
 /** A record with raw payloads ends here, so that a receiver seldom has to join one that crosses two reads. */
-const RAW_TARGET_BYTES = 16_384
+const RAW_TARGET_BYTES = 65_536
 /** Waiting bytes at which a flush does not wait for the end of the turn. */
 const EAGER_BYTES = 65_536
 

@@ -1,4 +1,5 @@
 import type { ErrorCode } from '../../protocol/errors.ts'
+import { releaseSealed } from '../identity/sealing.ts'
 import type { ClientSeal } from '../identity/sealing.ts'
 import type { Destination } from './attempt-writer.ts'
 import type { Due } from './deadlines.ts'
@@ -121,6 +122,15 @@ export class PendingRequest implements Due {
     this.deadlineMs = nowMs + plan.deadlineMs
     this.resolve = resolve
     this.reject = reject
+  }
+
+  /** What it was sealed to goes: it has ended, or it is sealed anew for another receiver. */
+  unseal(): void {
+    if (this.seal === null) return
+    releaseSealed(this.wire)
+    this.wire = this.payload
+    this.flags = 0
+    this.seal = null
   }
 
   /** Whether the attempt that is out may have reached a worker by now. */

@@ -433,7 +433,7 @@ export class Requests {
       this.#pins.forget(request.service.name, request.pin)
       request.pin = null
       // It is bound to its receiver: for another journal it is sealed anew.
-      request.seal = null
+      request.unseal()
     }
     // While the worker of its journal is away, the attempts that are left are spread over the time that is left.
     const rounds = Math.max(1, (RETRY_COUNT_MAX - request.attempts) / this.#options.links.length)
@@ -475,6 +475,7 @@ export class Requests {
     this.#leaveLinks(request)
     this.#options.deadlines.clear(request)
     this.table.remove(request)
+    request.unseal()
     if (request.onAbort !== null) request.plan.signal?.removeEventListener('abort', request.onAbort)
   }
 }

@@ -71,14 +71,17 @@ export class ClientSession<Running> {
  */
 export class SeenRequests<Running> {
   readonly #destination: (receiver: Buffer) => Destination
+  readonly #forgotten: (answer: AnswerFrame) => void
   readonly #sessions = new Map<string, ClientSession<Running>>()
   /** The session of the last request: requests of one client often come together. */
   #last: ClientSession<Running> | null = null
   #records = 0
   #bytes = 0
 
-  constructor(destination: (receiver: Buffer) => Destination) {
+  /** `forgotten` is told of each answer that is sent to nobody any more. */
+  constructor(destination: (receiver: Buffer) => Destination, forgotten: (answer: AnswerFrame) => void) {
     this.#destination = destination
+    this.#forgotten = forgotten
   }
 
   get size(): number {
@@ -137,6 +140,7 @@ export class SeenRequests<Running> {
     return seen
   }
 
+  /** After the answer was sent: it may be forgotten at once. */
   finish(seen: SeenRequest<Running>, answer: AnswerFrame): void {
     seen.running = null
     seen.answer = answer
@@ -178,7 +182,10 @@ export class SeenRequests<Running> {
     if (seen === undefined || seen.running !== null) return false
     session.records.delete(counter)
     this.#records -= 1
-    this.#bytes -= seen.answer?.payload.length ?? 0
+    if (seen.answer !== null) {
+      this.#bytes -= seen.answer.payload.length
+      this.#forgotten(seen.answer)
+    }
     return true
   }
 

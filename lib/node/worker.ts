@@ -13,7 +13,7 @@ import type { ErrorCode } from '../../protocol/errors.ts'
 import type { Route } from '../../protocol/route.ts'
 import { hashOf } from '../history.ts'
 import type { HistoryEvent } from '../history.ts'
-import { REPLY_SEAL_BYTES, ReplyKind } from '../identity/sealing.ts'
+import { REPLY_SEAL_BYTES, ReplyKind, releaseSealed } from '../identity/sealing.ts'
 import type { WorkerSeal } from '../identity/sealing.ts'
 import type { ServiceSecrets } from '../identity/service-key.ts'
 import type { Random } from '../identity/sodium.ts'
@@ -136,7 +136,12 @@ export class Worker {
 
   constructor(options: WorkerOptions) {
     this.#options = options
-    this.seen = new SeenRequests((receiver) => options.writer.destination(receiver))
+    this.seen = new SeenRequests(
+      (receiver) => options.writer.destination(receiver),
+      ({ flags, payload }) => {
+        if ((flags & FrameFlag.SEALED) !== 0) releaseSealed(payload)
+      },
+    )
     this.journaled = new JournaledRuns({
       run: (execution) => this.#call(execution),
       answer: (execution, type, payload) => this.#complete(execution, type, payload),
@@ -384,19 +389,17 @@ export class Worker {
 
   /** Sends the answer, sealed if the request was, and remembers it for duplicates. */
   #leaveAnswered(execution: Execution, type: number, payload: Buffer): void {
-    const answer = sealedAnswer(execution, type, payload)
-    if (execution.seen !== null) this.seen.finish(execution.seen, answer)
-    this.#leave(execution, answer)
+    this.#leave(execution, sealedAnswer(execution, type, payload), execution.seen)
   }
 
   /** Answers a request that did not run, and forgets it: a later attempt is as new. */
   #refuse(execution: Execution, code: ErrorCode, message: string, retryAfterMs: number): void {
     this.counters.refused += 1
     this.seen.forget(execution.session, execution.counter)
-    this.#leave(execution, rejection(code, message, retryAfterMs))
+    this.#leave(execution, rejection(code, message, retryAfterMs), null)
   }
 
-  #leave(execution: Execution, answer: AnswerFrame): void {
+  #leave(execution: Execution, answer: AnswerFrame, remembered: SeenRequest<Execution> | null): void {
     const { served, link } = execution
     this.#options.deadlines.clear(execution)
     link.work -= 1
@@ -405,6 +408,7 @@ export class Worker {
     this.#answer(link, execution.session, execution.counter, answer)
     for (const earlier of execution.earlierLinks)
       if (earlier !== link) this.#answer(earlier, execution.session, execution.counter, answer)
+    if (remembered !== null) this.seen.finish(remembered, answer)
     this.#startWaiting(served)
     this.#options.ended()
   }
