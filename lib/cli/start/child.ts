@@ -1,11 +1,7 @@
-import type { ChildProcess } from 'node:child_process'
-import { fork } from 'node:child_process'
-import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
 import type { FromChild, ToChild } from './messages.ts'
 import { StartError } from './start-error.ts'
+import { TetheredProcess } from './tethered-process.ts'
 
-const STDERR_BYTES_MAX = 4_096
 /** How long a process may take to end by itself once it was told to. */
 const GRACE_MS = 3_000
 
@@ -25,93 +21,55 @@ export interface ChildListener {
   broke(error: StartError): void
 }
 
-/**
- * One process of the net on this machine. It has a process group of its own, so that a terminal's Ctrl-C reaches the
- * parent alone, which then ends the others in order; the tether ends it when the parent cannot.
- */
+/** One process of the net on this machine. */
 export class Child {
   readonly name: string
-  readonly pid: number
-  /** Settled when the process is gone. */
-  readonly gone: Promise<void>
   /** CPU time used, as last told. */
   cpuMicroseconds = 0
-  readonly #process: ChildProcess
-  #stderr = ''
+  readonly #process: TetheredProcess<FromChild, ToChild>
   #wanted = true
 
-  constructor(name: string, options: ChildOptions, listener: ChildListener) {
-    const { program, args, folder } = options
-    const tether = siblingUrl('tether')
-    tether.searchParams.set('folder', folder)
+  constructor(name: string, { program, args, folder }: ChildOptions, listener: ChildListener) {
     this.name = name
-    const child = fork(program, args, {
-      execArgv: ['--import', tether.href],
-      silent: true,
-      detached: true,
-      serialization: 'advanced',
+    this.#process = new TetheredProcess<FromChild, ToChild>(program, args, folder, {
+      told: (message) => {
+        if (message.type === 'cpu') this.cpuMicroseconds = message.microseconds
+        else listener.told(message)
+      },
+      printed: (line) => listener.printed(line),
+      failed: (error) => listener.broke(new StartError(`${name} could not be started: ${error.message}`)),
+      ended: (_code, how) => {
+        if (this.#wanted) listener.broke(new StartError(`${name} ${how}`))
+      },
     })
-    this.#process = child
-    this.pid = child.pid ?? 0
-    child.on('message', (message: FromChild) => {
-      if (message.type === 'cpu') this.cpuMicroseconds = message.microseconds
-      else listener.told(message)
-    })
-    if (child.stdout !== null) createInterface({ input: child.stdout }).on('line', (line) => listener.printed(line))
-    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
-      this.#stderr = (this.#stderr + text).slice(-STDERR_BYTES_MAX)
-    })
-    this.gone = new Promise((resolve) => {
-      child.on('error', (error) => {
-        if (this.pid !== 0) return
-        listener.broke(new StartError(`${name} could not be started: ${error.message}`))
-        resolve()
-      })
-      // Not 'exit': what the process has written last is still to be read then.
-      child.on('close', (code, signal) => {
-        if (this.#wanted) listener.broke(new StartError(this.#tellEnd(code, signal)))
-        resolve()
-      })
-    })
+  }
+
+  get pid(): number {
+    return this.#process.pid
+  }
+
+  /** Settled when the process is gone. */
+  get gone(): Promise<void> {
+    return this.#process.gone
   }
 
   /** What it has written to its standard error, for people. */
   get complaint(): string {
-    const text = this.#stderr.trim()
-    return text === '' ? '' : `\n${text.replaceAll(/^/gm, '  ')}`
+    return this.#process.complaint
   }
 
   send(message: ToChild): void {
-    // A process that has just died takes nothing; its end is told by 'close'.
-    this.#process.send(message, () => {})
+    this.#process.send(message)
   }
 
   kill(): void {
     this.#wanted = false
-    this.#process.kill('SIGKILL')
+    this.#process.signal('SIGKILL')
   }
 
   /** Asks it to end, waits, insists. */
   async stop(): Promise<void> {
     this.#wanted = false
-    this.#process.kill('SIGTERM')
-    const insist = setTimeout(() => this.#process.kill('SIGKILL'), GRACE_MS)
-    await this.gone
-    clearTimeout(insist)
+    await this.#process.terminate(GRACE_MS, () => this.#process.signal('SIGKILL'))
   }
-
-  #tellEnd(code: number | null, signal: string | null): string {
-    const how = signal === null ? `with exit code ${code}` : `by ${signal}`
-    return `${this.name} (process ${this.pid}) ended ${how}${this.complaint}`
-  }
-}
-
-/** A module of this folder, as it runs here: compiled, or as the source it is. */
-export function siblingUrl(name: string): URL {
-  const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js'
-  return new URL(`${name}.${extension}`, import.meta.url)
-}
-
-export function siblingPath(name: string): string {
-  return fileURLToPath(siblingUrl(name))
 }

@@ -6,10 +6,11 @@ import { setTimeout as pause } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { ExitCode } from '../command.ts'
 import { net } from '../net.ts'
-import { Child, siblingPath } from './child.ts'
+import { Child } from './child.ts'
 import type { FromChild } from './messages.ts'
 import { SERVICE } from './messages.ts'
 import { StartError } from './start-error.ts'
+import { siblingPath } from './tethered-process.ts'
 
 export const BROKERS: readonly string[] = ['broker-1', 'broker-2']
 export const WORKERS: readonly string[] = ['worker-1', 'worker-2', 'worker-3']
