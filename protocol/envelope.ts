@@ -51,9 +51,6 @@ const envelopes: Codec<Envelope> = codec<Envelope>(ENVELOPE_SCHEMA, {
   },
 })
 
-/** The Avro type, for tools that speak Avro. */
-export const envelopeType: Codec<Envelope>['type'] = envelopes.type
-
 /** Decodes a whole envelope through Avro: for the ends and for tools; a broker reads a Route instead. */
 export const decodeEnvelope = (bytes: Uint8Array): Envelope => envelopes.decode(bytes)
 

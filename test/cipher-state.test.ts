@@ -223,9 +223,8 @@ t.test('the primitives', async (t) => {
   )
   const key = Buffer.alloc(64, 5)
   const material = Buffer.from('material')
-  const expected = Buffer.from(hkdfSync('blake2b512', material, key, NOTHING, 192))
-  t.same(Buffer.concat(sodium.hkdf3(key, material)), expected)
-  t.same(Buffer.concat(sodium.hkdf2(key, material)), expected.subarray(0, 128))
+  const expected = Buffer.from(hkdfSync('blake2b512', material, key, NOTHING, 128))
+  t.same(Buffer.concat(sodium.hkdf2(key, material)), expected)
   t.same(sodium.hkdf2(key), sodium.hkdf2(key, NOTHING))
 
   // RFC 7748, section 6.1.

@@ -196,6 +196,9 @@ t.test('the limits fit each other', async (t) => {
   t.ok(constants.TIME_TO_LIVE_MS_MAX < 2 ** 31, 'a time to live is an int')
   t.ok(constants.LINK_PAUSE_BYTES + largest < constants.LINK_SEND_BYTES_MAX, 'pausing comes before cutting')
   t.ok(constants.NAME_BYTES_MAX + 9 <= constants.SERVICE_BYTES_MAX, 'an address is no longer than a service')
+  const own = (name: string): number => constantOf(read('lib/link/rekeying.ts'), name)
+  t.ok(own('REKEY_RECORDS') * 2 <= constants.REKEY_RECORDS_MAX, 'a link rekeys before it has to, by records')
+  t.ok(own('REKEY_MS') + 60_000 <= constants.REKEY_MS_MAX, 'and by time')
 })
 
 t.test('the parameters that SPEC.md names are those of the code', async (t) => {

@@ -22,7 +22,6 @@ const HASH_BLOCK_BYTES = 128
 const NOTHING = new Uint8Array(0)
 const BYTE_1 = Uint8Array.of(1)
 const BYTE_2 = Uint8Array.of(2)
-const BYTE_3 = Uint8Array.of(3)
 
 /** Where the core gets its randomness: that many unpredictable bytes, in memory that belongs to the asker, who may wipe it. */
 export type Random = (bytes: number) => Uint8Array
@@ -195,16 +194,6 @@ export function hkdf2(chainingKey: Uint8Array, material: Uint8Array = NOTHING): 
   const second = hmac(temporary, first, BYTE_2)
   wipe(temporary)
   return [first, second]
-}
-
-/** HKDF with three outputs (Noise paper, section 4.3). */
-export function hkdf3(chainingKey: Uint8Array, material: Uint8Array = NOTHING): [Buffer, Buffer, Buffer] {
-  const temporary = hmac(chainingKey, material)
-  const first = hmac(temporary, BYTE_1)
-  const second = hmac(temporary, first, BYTE_2)
-  const third = hmac(temporary, second, BYTE_3)
-  wipe(temporary)
-  return [first, second, third]
 }
 
 /** In constant time for equal lengths; the lengths themselves are no secret. */

@@ -1,5 +1,4 @@
 import {
-  CONTROL_BYTES_MAX,
   FrameFlag,
   FrameType,
   ID_BYTES,
@@ -289,8 +288,5 @@ export class Peer {
     this.wire.close()
   }
 }
-
-/** What no control frame may be longer than, for cases that send as much as is allowed. */
-export const BODY_BYTES_MAX: number = CONTROL_BYTES_MAX
 
 export { nameOfType }
