@@ -20,6 +20,7 @@ export {
   type Identity as OracleIdentity,
 } from './identity.ts'
 export { Journal } from './journal.ts'
+export { wireOf, type Machine, type Wire, type WireListener } from './machine.ts'
 export { violations } from './violations.ts'
 export { OracleNode } from './node.ts'
 export { xchachaOpen, xchachaSeal } from './primitives.ts'
