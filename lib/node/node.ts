@@ -373,8 +373,12 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
         this.#worker.request(link, frame, nowMs)
         return this.#wakeAt(nowMs + frame.route.timeToLiveMs)
       case FrameType.REPLY:
+        this.#requests.answer(link, frame, nowMs)
+        return this.#checkDrained()
       case FrameType.REJECT:
         this.#requests.answer(link, frame, nowMs)
+        // A pause may have begun, which is shorter than a tick.
+        this.#wakeAt(this.#deadlines.nextMs())
         return this.#checkDrained()
       case FrameType.CANCEL:
         return this.#worker.cancel(frame)

@@ -36,6 +36,8 @@ export class Client {
   readonly #answeredBy = new Map<string, Way>()
   #idleTimer: (() => void) | null = null
   #closed = false
+  /** The node is leaving: nothing new is asked. */
+  draining = false
 
   constructor(options: {
     address: string
@@ -56,7 +58,7 @@ export class Client {
 
   request(service: string, payload: Buffer, options: RequestOptions = {}): Promise<Reply> {
     return new Promise((resolve, reject) => {
-      if (this.#closed) return reject(new Failure('CLOSED'))
+      if (this.#closed || this.draining) return reject(new Failure('CLOSED'))
       const counter = this.#nextCounter()
       const id = writeId(this.#session, counter)
       const call = new Call(counter, id, service, payload, options, { resolve, reject }, this.#machine.now())

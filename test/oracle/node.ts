@@ -108,10 +108,16 @@ export class OracleNode {
     })
   }
 
-  /** Resolves when the first link is open. */
-  static async connect(options: NodeOptions): Promise<OracleNode> {
+  /** A node without a link yet. */
+  static begin(options: NodeOptions): OracleNode {
     const node = new OracleNode(options)
     for (const address of options.brokers) node.#dial(address)
+    return node
+  }
+
+  /** Resolves when the first link is open. */
+  static async connect(options: NodeOptions): Promise<OracleNode> {
+    const node = OracleNode.begin(options)
     await node.#until(() => node.links.size > 0)
     return node
   }
@@ -139,6 +145,7 @@ export class OracleNode {
   /** Finishes what is under way, says goodbye, closes. */
   async drain(): Promise<void> {
     this.#leaving = true
+    this.client.draining = true
     await this.#until(() => this.client.outstanding === 0)
     for (const link of this.links) link.connection.link.goAway()
     await this.#until(
