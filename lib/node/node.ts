@@ -257,6 +257,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
 
   #drain(): Promise<void> {
     this.#state = 'draining'
+    this.#worker.leave()
     for (const service of this.#worker.services.keys()) this.#registrations.end(service)
     return new Promise((resolve) => {
       this.#drained = resolve

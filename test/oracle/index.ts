@@ -19,7 +19,7 @@ export {
   CONTEXTS,
   type Identity as OracleIdentity,
 } from './identity.ts'
-export { Journal } from './journal.ts'
+export { Journal, type Begun } from './journal.ts'
 export { wireOf, type Machine, type Wire, type WireListener } from './machine.ts'
 export { violations } from './violations.ts'
 export { OracleNode } from './node.ts'

@@ -134,6 +134,10 @@ export class OracleNode {
 
   unserve(name: string): void {
     this.worker.withdraw(name)
+    this.#unregister(name)
+  }
+
+  #unregister(name: string): void {
     const body = registerBody.write({ service: name, concurrency: 0, journal: '', serviceKey: Buffer.alloc(0) })
     for (const link of this.links) link.send(controlFrame('UNREGISTER', body))
   }
@@ -146,13 +150,11 @@ export class OracleNode {
   async drain(): Promise<void> {
     this.#leaving = true
     this.client.draining = true
-    await this.#until(() => this.client.outstanding === 0)
+    this.worker.leaving = true
+    for (const name of this.worker.services.keys()) this.#unregister(name)
+    await this.#until(() => this.client.outstanding === 0 && !this.worker.busy)
     for (const link of this.links) link.connection.link.goAway()
-    await this.#until(
-      () =>
-        !this.worker.busy &&
-        [...this.links].every(({ connection }) => connection.link.peerLeaving || !connection.link.leaving),
-    )
+    await this.#until(() => [...this.links].every(({ connection }) => connection.link.peerLeaving))
     this.close()
   }
 
@@ -269,7 +271,7 @@ export class OracleNode {
     if (waiting === undefined || said === 'DRAINING') return
     this.#registering.delete(service)
     if (said === 'BYE') return waiting.resolve()
-    this.worker.services.delete(service)
+    this.unserve(service)
     waiting.reject(new Failure(said))
   }
 

@@ -3,7 +3,7 @@ import { reject as rejectBody } from './bodies.ts'
 import { readEnvelope, writeEnvelope, type Envelope, type Route } from './envelope.ts'
 import { Fault } from './fault.ts'
 import { SEALED, has, type Frame } from './frame.ts'
-import type { Journal } from './journal.ts'
+import type { Begun, Journal } from './journal.ts'
 import type { Machine } from './machine.ts'
 import { delivery, frameType, limit, toldNumber } from './registry.ts'
 import type { WorkerSeal, WorkerSeals } from './seal.ts'
@@ -81,6 +81,8 @@ const REJECT = frameType('REJECT')
 
 export class Worker {
   readonly services: Map<string, Service> = new Map()
+  /** Nothing that comes is started any more. */
+  leaving = false
   /** How often a handler was called. */
   runs = 0
   readonly #address: string
@@ -119,7 +121,7 @@ export class Worker {
     if (counter < session.watermark) return refuse('EXPIRED')
     const [name = '', journal = ''] = envelope.receiver.split('#')
     const service = this.services.get(name)
-    if (service === undefined) return refuse('NOT_STARTED')
+    if (service === undefined || this.leaving) return refuse('NOT_STARTED')
     const exactlyOnce = envelope.delivery === delivery('exactly-once')
     if (exactlyOnce ? service.journal === undefined || journal !== service.journal.name : journal !== '')
       return refuse('NOT_STARTED')
@@ -147,6 +149,7 @@ export class Worker {
     }
     session.tasks.set(counter, task)
     this.#waiting.push(task)
+    task.endTime = this.#machine.after(task.deadline - this.#machine.now(), () => this.#timeIsOver(task))
     this.#startWaiting()
   }
 
@@ -207,12 +210,13 @@ export class Worker {
     task.ways = [way, ...task.ways.filter((other) => other !== way)]
   }
 
+  #timeIsOver(task: Task): void {
+    if (task.state === 'waiting') this.#takeOut(task, 'EXPIRED')
+    else task.abort.abort()
+  }
+
   #startWaiting(): void {
     for (const task of this.#waiting.slice()) {
-      if (this.#machine.now() >= task.deadline) {
-        this.#takeOut(task, 'EXPIRED')
-        continue
-      }
       const running = this.#tasks().filter((other) => other.state === 'running' && other.service === task.service)
       if (running.length >= (task.service.concurrency ?? CONCURRENCY)) continue
       this.#waiting.splice(this.#waiting.indexOf(task), 1)
@@ -224,6 +228,7 @@ export class Worker {
 
   /** What has not run is forgotten at once. */
   #takeOut(task: Task, code: string, retryAfter = 0): void {
+    task.endTime()
     const index = this.#waiting.indexOf(task)
     if (index >= 0) this.#waiting.splice(index, 1)
     task.session.tasks.delete(task.counter)
@@ -235,7 +240,13 @@ export class Worker {
     const exactlyOnce = task.envelope.delivery === delivery('exactly-once')
     const session = sessionOf(task.client, task.id)
     if (exactlyOnce && journal !== undefined) {
-      const found = journal.begin(session, task.counter)
+      let found: Begun
+      try {
+        found = journal.begin(session, task.counter)
+      } catch {
+        return this.#takeOut(task, 'NOT_STARTED')
+      }
+      if (found === 'gone') return this.#takeOut(task, 'UNCERTAIN')
       if (found === 'busy') return this.#takeOut(task, 'BUSY', RUNNING_ELSEWHERE_RETRY_MS)
       if (found === 'expired') return this.#takeOut(task, 'EXPIRED')
       if (found !== 'begun') return this.#finish(task, found)
@@ -251,7 +262,6 @@ export class Worker {
     this.runs++
     const { possibleDuplicate, retryCount, headers } = envelope
     const sealed = task.seal !== null
-    task.endTime = this.#machine.after(task.deadline - this.#machine.now(), () => abort.abort())
     try {
       const request: Handled = { client, possibleDuplicate, retryCount, headers, sealed, signal: abort.signal }
       const reply = await task.service.handler(payload, request)
@@ -270,6 +280,7 @@ export class Worker {
       task.answer = { type: REPLY, flags: SEALED, payload: task.seal.sealReply(failed ? 1 : 0, payload) }
     else if (failed) task.answer = rejection('WORKER_ERROR', 0, payload.toString('utf8'))
     else task.answer = { type: REPLY, flags: 0, payload }
+    task.endTime()
     task.state = 'answered'
     for (const way of task.ways) this.#send(way, task.id, task.client, task.answer)
     if (task.counter < task.session.watermark) task.session.tasks.delete(task.counter)

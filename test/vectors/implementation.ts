@@ -3,7 +3,8 @@ import { Broker } from '../../lib/broker/broker.ts'
 import { openCertificate } from '../../lib/identity/certificate.ts'
 import type { Identity } from '../../lib/identity/identity.ts'
 import { dhKeyPair, signKeyPair } from '../../lib/identity/sodium.ts'
-import { MemoryJournal } from '../../lib/node/memory-journal.ts'
+import type { Found } from '../../lib/node/completion-journal.ts'
+import { MemoryJournal, type MemoryJournalOptions } from '../../lib/node/memory-journal.ts'
 import { Node, type Serving } from '../../lib/node/node.ts'
 import { Mode } from '../../protocol/constants.ts'
 import type { OracleReply } from '../oracle/index.ts'
@@ -34,8 +35,8 @@ class RealNode extends NodePlayer {
     return this.#node.request(service, unhex(payload), { ...given, ...this.named(deed), signal })
   }
 
-  async serve({ serve = '', concurrency = 1, journal = 'journal' }: Deed): Promise<void> {
-    const kept = new MemoryJournal({ id: journal, clock: this.stage.process.now })
+  async serve({ serve = '', concurrency = 1, journal = 'journal', says }: Deed): Promise<void> {
+    const kept = new ScriptedJournal({ id: journal, clock: this.stage.process.now }, says)
     const handler = (of: Parameters<Parameters<Node['serve']>[1]>[0]): Promise<Buffer> => {
       const { service, sender: client, payload, signal, possibleDuplicate, retryCount } = of
       return this.run({ service, client, payload, signal, possibleDuplicate, retryCount })
@@ -53,6 +54,30 @@ class RealNode extends NodePlayer {
 
   close(): void {
     void this.#node.close()
+  }
+}
+
+class ScriptedJournal extends MemoryJournal {
+  readonly #says: Deed['says']
+
+  constructor(options: MemoryJournalOptions, says: Deed['says']) {
+    super(options)
+    this.#says = says
+  }
+
+  override async begin(...of: Parameters<MemoryJournal['begin']>): Promise<Found> {
+    const says = this.#says
+    if (typeof says === 'object')
+      return { state: 'completed', completion: { kind: 'reply', payload: unhex(says.completed) } }
+    if (says === 'unreachable') throw new Error('nobody is there')
+    if (says === 'ended') return { state: 'ended' }
+    if (says === 'running' || says === 'gone') return { state: 'running', over: says === 'gone' }
+    return super.begin(...of)
+  }
+
+  override async complete(...of: Parameters<MemoryJournal['complete']>): Promise<void> {
+    if (this.#says === 'unwritable') throw new Error('the disk is full')
+    return super.complete(...of)
   }
 }
 

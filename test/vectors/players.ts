@@ -1,5 +1,12 @@
 /** Who plays the subject of a scenario: here the oracle. Every player has the same deeds, and tells the same. */
-import { Journal, OracleBroker, OracleNode, type OracleIdentity, type OracleReply } from '../oracle/index.ts'
+import {
+  Journal,
+  OracleBroker,
+  type Begun,
+  OracleNode,
+  type OracleIdentity,
+  type OracleReply,
+} from '../oracle/index.ts'
 import { NET } from './certificates.ts'
 import { hex, publicKey, unhex } from './independent-codec.ts'
 import type { Deed, Party, Subject } from './scenario.ts'
@@ -87,12 +94,12 @@ class OraclesNode extends NodePlayer {
     return this.#node.request(service, unhex(payload), { ...deed, ...this.named(deed), signal })
   }
 
-  serve({ serve = '', concurrency = 1, journal = 'journal' }: Deed): Promise<void> {
+  serve({ serve = '', concurrency = 1, journal = 'journal', says }: Deed): Promise<void> {
     const handler = (
       payload: Buffer,
       of: { client: string; possibleDuplicate: boolean; retryCount: number; signal: AbortSignal },
     ): Promise<Buffer> => this.run({ service: serve, payload, ...of })
-    return this.#node.serve(serve, handler, { concurrency, journal: new Journal(journal) })
+    return this.#node.serve(serve, handler, { concurrency, journal: new ScriptedJournal(journal, says) })
   }
 
   unserve(service: string): void {
@@ -105,6 +112,27 @@ class OraclesNode extends NodePlayer {
 
   close(): void {
     this.#node.close()
+  }
+}
+
+class ScriptedJournal extends Journal {
+  readonly #says: Deed['says']
+
+  constructor(name: string, says: Deed['says']) {
+    super(name)
+    this.#says = says
+  }
+
+  override begin(session: string, counter: number): Begun {
+    const says = this.#says
+    if (typeof says === 'object') return { failed: false, payload: unhex(says.completed) }
+    if (says === 'unreachable') throw new Error('nobody is there')
+    const words: Record<string, Begun> = { running: 'busy', gone: 'gone', ended: 'expired' }
+    return words[says ?? ''] ?? super.begin(session, counter)
+  }
+
+  override complete(...of: Parameters<Journal['complete']>): boolean {
+    return this.#says !== 'unwritable' && super.complete(...of)
   }
 }
 

@@ -48,6 +48,8 @@ export interface Deed {
   by?: string
   concurrency?: number
   journal?: string
+  /** What that journal says of every request, where it is not one that works; a completion is a reply, hex. */
+  says?: 'running' | 'gone' | 'ended' | 'unreachable' | 'unwritable' | { completed: string }
 }
 
 /** One of `in`, `user`, `pass`, `open`, `cut` and `mute`, and what follows. */
