@@ -59,7 +59,7 @@ const SIZES = [Number.MAX_SAFE_INTEGER, 1, 7]
 const OPENING_BYTES = 47
 
 t.test('the files are what generate makes', async (t) => {
-  for (const [name, text] of vectorTexts())
+  for (const [name, text] of await vectorTexts())
     t.ok(text === readFileSync(vectorPath(name), 'utf8'), `${name}.json; run node build/test/vectors/generate.js`)
   const spec = readFileSync(join(root, 'SPEC.md'), 'utf8')
   t.ok(withSession(spec) === spec, 'section 17 of SPEC.md; run node build/test/vectors/generate.js')

@@ -257,7 +257,6 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
 
   #drain(): Promise<void> {
     this.#state = 'draining'
-    this.#worker.leave()
     for (const service of this.#worker.services.keys()) this.#registrations.end(service)
     return new Promise((resolve) => {
       this.#drained = resolve
@@ -374,12 +373,10 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
         this.#worker.request(link, frame, nowMs)
         return this.#wakeAt(nowMs + frame.route.timeToLiveMs)
       case FrameType.REPLY:
-        this.#requests.answer(link, frame, nowMs)
-        return this.#checkDrained()
       case FrameType.REJECT:
         this.#requests.answer(link, frame, nowMs)
-        // A pause may have begun, which is shorter than a tick.
-        this.#wakeAt(this.#deadlines.nextMs())
+        // A REJECT may have begun a pause, which is shorter than a tick.
+        if (frame.type === FrameType.REJECT) this.#wakeAt(this.#deadlines.nextMs())
         return this.#checkDrained()
       case FrameType.CANCEL:
         return this.#worker.cancel(frame)
@@ -482,8 +479,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
   }
 
   #dialDue(nowMs: number): void {
-    if (this.#state !== 'open' && this.#state !== 'draining') return
-    this.#links.dialDue(nowMs)
+    if (this.#state === 'open' || this.#state === 'draining') this.#links.dialDue(nowMs)
   }
 
   /**

@@ -133,7 +133,6 @@ export class Worker {
   /** The service of the last request: most workers serve few. */
   #lastServed: ServedService | null = null
   #active = 0
-  #leaving = false
 
   constructor(options: WorkerOptions) {
     this.#options = options
@@ -167,11 +166,6 @@ export class Worker {
     this.#lastServed = null
   }
 
-  /** Starts nothing more that comes; what runs or waits is finished. */
-  leave(): void {
-    this.#leaving = true
-  }
-
   // --- requests in
 
   /** A REQUEST came by `link`. */
@@ -193,7 +187,7 @@ export class Worker {
       return this.#duplicate(known, link, session, counter, route)
     }
     const exactly = end.delivery === DeliveryNumber['exactly-once']
-    const served = this.#leaving ? null : this.#servedBy(envelope, route, exactly)
+    const served = this.#servedBy(envelope, route, exactly)
     if (served === null) return this.#turnAway(link, session, counter, 'NOT_STARTED', 'this worker does not serve it')
     if (route.timeToLiveMs <= 0)
       return this.#turnAway(link, session, counter, 'EXPIRED', 'no time was left when it arrived')

@@ -54,13 +54,13 @@ export function wireOf(socket: Socket): Wire {
     reset: () => socket.destroy(),
     pause: () => socket.pause(),
     resume: () => socket.resume(),
-    attach: ({ opened, received, closed }) => {
-      socket.on('data', received)
+    attach: (listener) => {
+      socket.on('data', (bytes: Buffer) => listener.received(bytes))
       // A reset is no more than the end of the connection, which 'close' tells.
       socket.on('error', () => undefined)
-      socket.on('close', closed)
-      if (socket.connecting) socket.once('connect', opened)
-      else opened()
+      socket.on('close', () => listener.closed())
+      if (socket.connecting) socket.once('connect', () => listener.opened())
+      else listener.opened()
     },
   }
 }

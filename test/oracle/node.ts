@@ -150,7 +150,6 @@ export class OracleNode {
   async drain(): Promise<void> {
     this.#leaving = true
     this.client.draining = true
-    this.worker.leaving = true
     for (const name of this.worker.services.keys()) this.#unregister(name)
     await this.#until(() => this.client.outstanding === 0 && !this.worker.busy)
     for (const link of this.links) link.connection.link.goAway()

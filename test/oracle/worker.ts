@@ -81,8 +81,6 @@ const REJECT = frameType('REJECT')
 
 export class Worker {
   readonly services: Map<string, Service> = new Map()
-  /** Nothing that comes is started any more. */
-  leaving = false
   /** How often a handler was called. */
   runs = 0
   readonly #address: string
@@ -121,7 +119,7 @@ export class Worker {
     if (counter < session.watermark) return refuse('EXPIRED')
     const [name = '', journal = ''] = envelope.receiver.split('#')
     const service = this.services.get(name)
-    if (service === undefined || this.leaving) return refuse('NOT_STARTED')
+    if (service === undefined) return refuse('NOT_STARTED')
     const exactlyOnce = envelope.delivery === delivery('exactly-once')
     if (exactlyOnce ? service.journal === undefined || journal !== service.journal.name : journal !== '')
       return refuse('NOT_STARTED')

@@ -96,6 +96,9 @@ export function implementation(subject: Subject): Cast {
     const broker = new Broker({ runtime: stage.runtime, identity, mode: Mode.plain, peers: [] })
     broker.advertise([{ host: 'subject', port: PORT, zone: '' }])
     stage.listen((connection, nowMs) => broker.accept(connection, nowMs))
-    return brokerPlayer(stage, { drain: () => broker.drain(DRAIN_MS), close: () => broker.close() })
+    return brokerPlayer(stage, {
+      drain: () => broker.drain(DRAIN_MS).then(() => broker.close()),
+      close: () => broker.close(),
+    })
   }
 }

@@ -372,7 +372,6 @@ const leaving: Script[] = [
       ...served(),
       request('one', 1),
       within(20, drain),
-      note('it crossed the goodbye', request('one', 2)),
       note('a duplicate of what runs joins it all the same', again('one', 1)),
       within(20, answer(1)),
       within(60, incoming('one', 'GO_AWAY', { body: coded('DRAINING') })),

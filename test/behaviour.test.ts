@@ -1,0 +1,32 @@
+/** `protocol/vectors/{client,worker,broker}.json`: what a node and a broker do, step by step (SPEC 16). */
+import { readFileSync } from 'node:fs'
+import t from 'tap'
+import { differences, type BehaviourFile } from './vectors/behaviour.ts'
+import { vectorPath } from './vectors/generate.ts'
+import { implementation } from './vectors/implementation.ts'
+import { oraclePlayer } from './vectors/players.ts'
+import type { Scenario, Subject } from './vectors/scenario.ts'
+
+const CASTS = { implementation, oracle: oraclePlayer }
+
+for (const subject of ['client', 'worker', 'broker'] as const satisfies Subject[]) {
+  const file = JSON.parse(readFileSync(vectorPath(subject), 'utf8')) as BehaviourFile
+  const scenarios = file.vectors as unknown as Scenario[]
+  for (const [name, cast] of Object.entries(CASTS))
+    t.test(`${subject}: the ${name}`, async (t) => {
+      for (const scenario of scenarios)
+        t.same(await differences(file, scenario, cast(subject)), [], `${scenario.id}: ${scenario.comment}`)
+    })
+  t.test(`${subject}: a step that went otherwise is found`, async (t) => {
+    let judged = 0
+    for (const scenario of scenarios) {
+      const at = scenario.steps.findIndex(({ out, told }) => (out?.length ?? 0) + (told?.length ?? 0) > 0)
+      if (at < 0) continue
+      const { out: _out, told: _told, ...bare } = scenario.steps[at] as Scenario['steps'][number]
+      const silent = { ...scenario, steps: scenario.steps.with(at, bare) }
+      t.not((await differences(file, silent, implementation(subject))).length, 0, `${scenario.id}, step ${at + 1}`)
+      judged++
+    }
+    t.ok(judged > scenarios.length - 3, 'nearly all scenarios tell something')
+  })
+}
