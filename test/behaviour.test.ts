@@ -3,9 +3,18 @@ import { readFileSync } from 'node:fs'
 import t from 'tap'
 import { differences, type BehaviourFile } from './vectors/behaviour.ts'
 import { vectorPath } from './vectors/generate.ts'
+import { playRules } from './vectors/gossip-implementation.ts'
+import type { RuleVector } from './vectors/gossip-rules.ts'
 import { implementation } from './vectors/implementation.ts'
 import { oraclePlayer } from './vectors/players.ts'
 import type { Scenario, Subject } from './vectors/scenario.ts'
+
+t.test('gossip: which record wins', async (t) => {
+  const file = JSON.parse(readFileSync(vectorPath('gossip'), 'utf8')) as { vectors: RuleVector[] }
+  const rules = file.vectors.filter(({ kind }) => kind === 'rules')
+  t.ok(rules.length > 10)
+  for (const vector of rules) t.same(playRules(vector), vector.steps, `${vector.id}: ${vector.comment}`)
+})
 
 const CASTS = { implementation, oracle: oraclePlayer }
 

@@ -326,7 +326,7 @@ t.test('certificates, revocation lists and service keys', async (t) => {
 t.test('broker records and GOSSIP', async (t) => {
   const { net, vectors } = load<VectorFile & { net: string }>('gossip')
   const records = new SignedRecords(Buffer.from(net, 'hex'), () => null)
-  for (const vector of vectors) {
+  for (const vector of vectors.filter(({ kind }) => kind !== 'rules')) {
     const bytes = bytesOf(vector)
     if (vector['kind'] === 'gossip') {
       t.equal(

@@ -81,7 +81,7 @@ class ScriptedJournal extends MemoryJournal {
   }
 }
 
-function identityOf(party: Party): Identity {
+export function identityOf(party: Party): Identity {
   const certificateBytes = unhex(party.certificate)
   const certificate = openCertificate(certificateBytes, NET)
   const linkKeyPair = dhKeyPair(unhex(party.linkSecret))
