@@ -221,6 +221,7 @@ t.test('one version', async (t) => {
   const { version } = JSON.parse(read('package.json')) as { version: string }
   t.equal(VERSION, version)
   if (existsSync(join(root, 'CHANGELOG.md'))) t.match(read('CHANGELOG.md'), `## ${version}`)
+  t.match(spec, `of version ${version} of the software`, 'the text says which it is of')
 })
 
 t.test('planted faults are found', async (t) => {

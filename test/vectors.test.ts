@@ -9,7 +9,7 @@ import { ClientSeal, WorkerSeal } from '../lib/identity/sealing.ts'
 import { SignedRecords } from '../lib/discovery/broker-record.ts'
 import { openServiceKey, verifyServiceKey } from '../lib/identity/service-key.ts'
 import { dhKeyPair, signKeyPair } from '../lib/identity/sodium.ts'
-import { NoiseRecordCipher } from '../lib/link/cipher.ts'
+import { NoiseRecordCipher, PLAIN_CIPHER } from '../lib/link/cipher.ts'
 import { RecordReader } from '../lib/link/record-reader.ts'
 import { WorkerSeals } from '../lib/node/worker-seals.ts'
 import { decodeBeacon, encodeBeacon } from '../protocol/beacon.ts'
@@ -421,10 +421,13 @@ interface HandshakeFile extends VectorFile {
 
 t.test('whole handshakes, through a broker and a node', async (t) => {
   const file = load<HandshakeFile>('handshake')
-  for (const vector of file.vectors)
+  const noise = file.vectors.map((vector): [Mode, Vector] => [Mode.noise, vector])
+  const plain = load('handshake-plain').vectors.map((vector): [Mode, Vector] => [Mode.plain, vector])
+  for (const [mode, vector] of [...noise, ...plain])
     for (const size of [OPENING_BYTES, 1, 7]) {
       const side = vector['side'] as 'acceptor' | 'dialler'
       const run = await runMachine(side, file[side], {
+        mode,
         net: Buffer.from(file.net, 'hex'),
         nowMs: file.nowMs,
         bytes: bytesOf(vector),
@@ -438,7 +441,8 @@ t.test('whole handshakes, through a broker and a node', async (t) => {
       const key = (vector['acceptorKey'] as string | undefined) ?? file.recorded[`${side}Key`]
       const state = new CipherState()
       state.initializeKey(Buffer.from(key, 'hex'))
-      const frames = framesOfRecords(run.written.subarray(sends.length), new NoiseRecordCipher(state))
+      const cipher = mode === Mode.noise ? new NoiseRecordCipher(state) : PLAIN_CIPHER
+      const frames = framesOfRecords(run.written.subarray(sends.length), cipher)
       const wanted = framesIn(Buffer.from((vector['frames'] as string[]).join(''), 'hex'))
       t.equal(bytesOfFrames(frames.map(withoutText)), bytesOfFrames(wanted.map(withoutText)), titleOf(vector))
     }

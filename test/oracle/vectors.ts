@@ -243,6 +243,7 @@ const RUNNERS: Record<string, Runner> = {
   gossip,
   noise,
   handshake,
+  'handshake-plain': handshake,
 }
 
 const SHOWN_CHARACTERS = 200

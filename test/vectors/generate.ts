@@ -18,6 +18,7 @@ import { boxVectors, frameVectors, handshakeMessageVectors, preambleVectors, rec
 import { gossipVectors } from './gossip.ts'
 import { handshakeVectors } from './handshakes.ts'
 import { root } from './independent-codec.ts'
+import { plainHandshakeVectors } from './plain-handshakes.ts'
 import { sealVectors } from './seals.ts'
 import { withSession } from './session.ts'
 import type { VectorFile } from './vector.ts'
@@ -36,6 +37,7 @@ const FILES: Readonly<Record<string, () => VectorFile | Promise<VectorFile>>> = 
   seal: sealVectors,
   gossip: gossipVectors,
   handshake: handshakeVectors,
+  'handshake-plain': plainHandshakeVectors,
   client: clientVectors,
   worker: workerVectors,
   broker: brokerVectors,
