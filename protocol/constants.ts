@@ -203,5 +203,9 @@ export const BROKER_RECORD_BYTES_MAX = 4096
 export const BROKER_RECORD_MS_MAX = 604_800_000
 /** In steps from the incarnation that is known. Beyond it: the record is ignored. */
 export const INCARNATION_JUMP_MAX = 4_294_967_296
+/** Of a host in an address, as long as a name in DNS can be. Beyond it: the broker record is ignored. */
+export const HOST_BYTES_MAX = 253
+/** Of the software in a broker record. Beyond it: the record is ignored. */
+export const SOFTWARE_BYTES_MAX = 64
 /** In records, accusations or entries of a GOSSIP. Beyond it: FRAME_MALFORMED. */
 export const GOSSIP_ITEMS_MAX = 1024

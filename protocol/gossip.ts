@@ -1,6 +1,13 @@
 import { codec } from './avro.ts'
 import type { Codec } from './avro.ts'
-import { ADDRESSES_MAX, BrokerStateNumber, DIGEST_SUMS, GOSSIP_ITEMS_MAX } from './constants.ts'
+import {
+  ADDRESSES_MAX,
+  BrokerStateNumber,
+  DIGEST_SUMS,
+  GOSSIP_ITEMS_MAX,
+  HOST_BYTES_MAX,
+  SOFTWARE_BYTES_MAX,
+} from './constants.ts'
 import type { Evidence, GossipKind, Verdict } from './constants.ts'
 import type { Address } from './control.ts'
 import { AdaptnetError } from './errors.ts'
@@ -56,8 +63,6 @@ export const BROKER_RECORD_CONTEXT: Uint8Array = Buffer.from('adaptnet broker re
 
 const NOTHING: Uint8Array = Buffer.alloc(0)
 const SUM_BYTES = 4
-const HOST_BYTES_MAX = 253
-const SOFTWARE_CHARACTERS_MAX = 64
 const STATES: readonly number[] = [BrokerStateNumber.alive, BrokerStateNumber.draining, BrokerStateNumber.left]
 
 const records: Codec<BrokerRecordBody> = codec<BrokerRecordBody>(BROKER_RECORD_SCHEMA, {
@@ -71,9 +76,9 @@ const records: Codec<BrokerRecordBody> = codec<BrokerRecordBody>(BROKER_RECORD_S
     if (record.incarnation < 1) fail('the incarnation is not one')
     if (!STATES.includes(record.state)) fail('the state is not one that a broker says of itself')
     if (record.addresses.length > ADDRESSES_MAX) fail('too many addresses')
-    if (record.software.length > SOFTWARE_CHARACTERS_MAX) fail('the name of the software is too long')
+    if (Buffer.byteLength(record.software) > SOFTWARE_BYTES_MAX) fail('the name of the software is too long')
     for (const { host, port } of record.addresses)
-      if (host.length > HOST_BYTES_MAX || port < 1 || port > 0xffff) fail('an address is not one')
+      if (Buffer.byteLength(host) > HOST_BYTES_MAX || port < 1 || port > 0xffff) fail('an address is not one')
   },
 })
 

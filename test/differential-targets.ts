@@ -1,16 +1,20 @@
 /** Every decoder of the implementation beside that of the oracle, as two functions of the same bytes. */
 import { verifyCertificate, verifyRevocations } from '../lib/identity/certificate.ts'
 import { verifyServiceKey } from '../lib/identity/service-key.ts'
+import { SignedRecords } from '../lib/discovery/broker-record.ts'
 import { dhKeyPair } from '../lib/identity/sodium.ts'
 import { RecordReader } from '../lib/link/record-reader.ts'
 import { WorkerSeals } from '../lib/node/worker-seals.ts'
+import { decodeBeacon } from '../protocol/beacon.ts'
 import { decodeSigned } from '../protocol/certificate.ts'
 import { Mode } from '../protocol/constants.ts'
 import * as control from '../protocol/control.ts'
 import { EnvelopeEnd, decodeEnvelope } from '../protocol/envelope.ts'
 import { AdaptnetError } from '../protocol/errors.ts'
+import { decodeGossip } from '../protocol/gossip.ts'
 import { Route } from '../protocol/route.ts'
 import * as oracle from './oracle/index.ts'
+import { secretOf } from './vectors/independent-codec.ts'
 import { feed, newLink, openLink } from './vectors/machine.ts'
 
 type Opinion = oracle.Outcome
@@ -131,6 +135,28 @@ function signedBody(kind: 'certificate' | 'revocations' | 'service-key', real: (
     seeds,
     real: (bytes) => said(() => real(resign(bytes))),
     oracle: (bytes) => oracle.decodeSigned(kind, resign(bytes), net, NOW_MS),
+    weight: 1,
+  }
+}
+
+/** What a broker says of itself; half of the inputs are signed anew behind the change. */
+function brokerRecord(): Target {
+  const records = new SignedRecords(net, () => null)
+  const resign = (bytes: Buffer): Buffer =>
+    bytes.length % 2 === 0
+      ? bytes
+      : oracle.signWith(secretOf('sign key of broker-1'), oracle.RECORD_CONTEXT, bytes.subarray(2, -64))
+  return {
+    name: 'broker record',
+    seeds: seedsOf('gossip', (vector) => vector.kind === 'record'),
+    real: (bytes) => {
+      const claim = records.read(resign(bytes))
+      const refusal = claim === null ? 'malformed' : claim.prove(NOW_MS)
+      if (claim === null || refusal !== null) return { code: refusal }
+      const { name: _name, bytes: _bytes, bucket: _bucket, sum: _sum, ...told } = claim.record
+      return { value: oracle.spelled(told) }
+    },
+    oracle: (bytes) => oracle.decodeBrokerRecord(resign(bytes), net, NOW_MS),
     weight: 1,
   }
 }
@@ -296,6 +322,9 @@ export const TARGETS: readonly Target[] = [
   body('brokers', control.decodeBrokers, ({ brokers }: { brokers: { addresses: unknown[] }[] }) =>
     brokers.slice(0, 64).map((broker) => ({ ...broker, addresses: broker.addresses.slice(0, 8) })),
   ),
+  { ...body('beacon', decodeBeacon), seeds: seedsOf('beacon') },
+  { ...body('gossip', decodeGossip), seeds: seedsOf('gossip', (vector) => vector.kind === 'gossip') },
+  brokerRecord(),
   body('service-keys', control.decodeServiceKeys, ({ keys }: { keys: unknown[] }) => keys.slice(0, 128)),
   {
     name: 'route',

@@ -20,7 +20,7 @@ import {
 import { encodeEnvelope } from '../protocol/envelope.ts'
 import { writeFrameHeader, writeRecordHeader } from '../protocol/frame.ts'
 import { encodeHandshake, encodePreamble, encodeRefusal } from '../protocol/preamble.ts'
-import { capture } from './pcap.ts'
+import { capture, printed } from './pcap.ts'
 import type { Side } from './pcap.ts'
 
 interface Outcome {
@@ -289,6 +289,8 @@ t.test('a capture of tcpdump: each direction by itself, in order, whatever the n
     ...(await inspected(answer)).out,
   ]
   t.same(await shown((all) => all), { code: 0, out: expected, err: [] })
+  const text = t.testdir({ 'link.txt': printed(capture(segments)) })
+  t.same((await run(join(text, 'link.txt'))).out, expected, 'what tcpdump -x prints')
   const swapped = (all: Buffer[]): Buffer[] => [all[0], all[1], all[3], all[2], all[0], all[2]] as Buffer[]
   t.same((await shown(swapped)).out, expected, 'out of order, and sent again')
   const torn = await shown((all) => all.filter((_, index) => index !== 2))

@@ -27,6 +27,22 @@ function packet(from: Side, sequence: number, payload: Buffer): Buffer {
   return Buffer.concat([header, whole])
 }
 
+/** The same as `tcpdump -x` prints it. */
+export function printed(file: Buffer): string {
+  const lines: string[] = []
+  for (let at = 24; at < file.length;) {
+    const end = at + 16 + file.readUInt32LE(at + 8)
+    const bytes = file.subarray(at + 16, end)
+    lines.push('16:26:17.196716 IP localhost.40000 > localhost.17411: Flags [P.], length 0')
+    for (let row = 0; row < bytes.length; row += 16) {
+      const digits = bytes.toString('hex', row, Math.min(row + 16, bytes.length)).replaceAll(/..../g, '$& ')
+      lines.push(`\t0x${row.toString(16).padStart(4, '0')}:  ${digits.trimEnd()}`)
+    }
+    at = end
+  }
+  return `${lines.join('\n')}\n`
+}
+
 /** A capture of one connection, in packets as given. */
 export function capture(
   segments: readonly [Side, Buffer][],

@@ -124,6 +124,11 @@ t.test('every number on the wire is the same in SPEC.md, in registry.json and in
   }
 })
 
+t.test('protocol/README.md tells of every field of the registry', async (t) => {
+  const readme = read('protocol/README.md')
+  for (const field of Object.keys(registry)) if (field !== 'comment') t.ok(readme.includes(`\`${field}\``), field)
+})
+
 function lowerCased(numbers: Record<string, number>): Record<string, number> {
   return Object.fromEntries(Object.entries(numbers).map(([name, number]) => [name.toLowerCase(), number]))
 }
@@ -224,6 +229,7 @@ t.test('one version', async (t) => {
   const { version } = JSON.parse(read('package.json')) as { version: string }
   t.equal(VERSION, version)
   if (existsSync(join(root, 'CHANGELOG.md'))) t.match(read('CHANGELOG.md'), `## ${version}`)
+  t.match(spec, `of version ${version} of the software`, 'the text says which it is of')
 })
 
 t.test('planted faults are found', async (t) => {

@@ -33,7 +33,7 @@ class FakeBroker {
     const broker = new FakeBroker(server)
     server.on('connection', (socket) => {
       broker.#connection = new oracle.Connection(
-        socket,
+        oracle.wireOf(socket),
         {
           side: 'acceptor',
           mode: 'plain',

@@ -25,9 +25,9 @@ const SHAPE = {
   usage: `usage: adaptnet inspect [HEX | FILE] [--as KIND] [--key HEX]... [--json]
 
 Lists what captured bytes say: offset, bytes, meaning. They are given as hexadecimal text, or as a file or standard input
-of such text, of a dump (xxd, hexdump -C, tcpdump -x) or of the bytes themselves: one direction of a connection, from its
-first byte or from a record on; or a capture of tcpdump or Wireshark, of which each direction is listed. What is encrypted
-is shown by its lengths, unless a key opens it.
+of such text, of a dump (xxd, hexdump -C) or of the bytes themselves: one direction of a connection, from its first byte or
+from a record on; or a capture of tcpdump or Wireshark, or what tcpdump -x prints, of which each direction is listed. What
+is encrypted is shown by its lengths, unless a key opens it.
 
   --as KIND           what the bytes are: ${CAPTURE_KINDS.join(', ')}
   --key HEX           a key of the link, 32 bytes: records that it opens are shown in the clear, as they were before.

@@ -1,4 +1,8 @@
-/** Captures of networks, as tcpdump and Wireshark write them: pcap and pcapng; of these the bytes of each TCP connection. */
+/**
+ * Captures of networks, as tcpdump and Wireshark write them: pcap and pcapng, and what `tcpdump -x` prints; of these the
+ * bytes of each TCP connection.
+ */
+import { fromHex } from './hex-dump.ts'
 
 /** One direction of a connection, in order, as far as the capture has it without a hole. */
 export interface CapturedStream {
@@ -16,6 +20,10 @@ const Block = { INTERFACE: 1, SIMPLE: 3, ENHANCED: 6 } as const
 /** Bytes before the IP header, by the link type of a capture: loopback, Ethernet, raw IP, Linux "any" in two forms. */
 const LINK_BYTES: Readonly<Record<number, number>> = { 0: 4, 1: 14, 101: 0, 108: 4, 113: 16, 228: 0, 229: 0, 276: 20 }
 const ETHERNET = 1
+const RAW_IP = 101
+/** The first line of what tcpdump prints: a time, and what the packet is. */
+const PRINTED = /^[\d:. -]+ IP6? .*\n\s+0x0000: /
+const PRINTED_CHARACTERS = 1_024
 const VLAN = 0x8100
 const VLAN_BYTES = 4
 const TCP = 6
@@ -50,9 +58,18 @@ export function readPackets(file: Buffer): CapturedStream[] | null {
 
 function packetsOf(file: Buffer): Packet[] | null {
   if (file.length < 24) return null
+  if (PRINTED.test(file.toString('latin1', 0, PRINTED_CHARACTERS))) return printed(file.toString('latin1'))
   if (PCAP.includes(file.readUInt32LE(0))) return classic(file, true)
   if (PCAP.includes(file.readUInt32BE(0))) return classic(file, false)
   return file.readUInt32LE(0) === PCAPNG ? blocks(file) : null
+}
+
+/** Of each packet a line in words, and then its bytes from the IP header on. */
+function printed(text: string): Packet[] {
+  return text.split(/^(?=\S)/m).flatMap((packet) => {
+    const bytes = fromHex(packet.slice(packet.indexOf('\n') + 1))
+    return bytes === null ? [] : [{ link: RAW_IP, bytes }]
+  })
 }
 
 const u32 = (bytes: Buffer, at: number, little: boolean): number =>

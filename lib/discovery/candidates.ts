@@ -1,4 +1,4 @@
-import { ADDRESSES_MAX, BROKERS_MAX } from '../../protocol/constants.ts'
+import { ADDRESSES_MAX, BROKERS_MAX, HOST_BYTES_MAX } from '../../protocol/constants.ts'
 
 const BACKOFF_FIRST_MS = 50
 const BACKOFF_MAX_MS = 500
@@ -9,8 +9,6 @@ const BACKOFF_MAX_MS = 500
 const ALIAS_RETRY_MS = 30_000
 /** A dial that takes longer is no reason to wait with the next one. Most answer in a round trip or never. */
 const DIAL_HEDGE_MS = 250
-/** The longest name that DNS can hold. */
-const HOST_BYTES_MAX = 253
 /** Printable, without blanks: no system resolves anything else, and some versions of Node throw at it. */
 const HOST = /^[!-~]+$/
 const CANDIDATES_MAX = BROKERS_MAX * ADDRESSES_MAX

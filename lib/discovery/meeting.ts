@@ -89,10 +89,12 @@ export class Meetings {
       if (record !== null && record.incarnation > entry.incarnation) pushed.push(record)
       else if (entry.incarnation > known) {
         if (!entry.gone) wanted.push(entry)
+      } else if (tombstone?.left === true && !entry.gone) {
+        // Its own word that it left: without it the peer would find it silent, and raise an alarm.
+        pushed.push(tombstone.record)
       } else if (entry.incarnation === (record ?? tombstone?.record)?.incarnation) {
         if (record !== null && entry.gone)
           this.#owner.accused(notice(entry, neighbour.address), neighbour.address, nowMs)
-        else if (tombstone?.left === true && !entry.gone) pushed.push(tombstone.record)
         else if (tombstone !== null && !entry.gone) accusations.push(notice(entry, this.#owner.self))
       }
     }

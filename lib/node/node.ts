@@ -375,6 +375,8 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
       case FrameType.REPLY:
       case FrameType.REJECT:
         this.#requests.answer(link, frame, nowMs)
+        // A REJECT may have begun a pause, which is shorter than a tick.
+        if (frame.type === FrameType.REJECT) this.#wakeAt(this.#deadlines.nextMs())
         return this.#checkDrained()
       case FrameType.CANCEL:
         return this.#worker.cancel(frame)
@@ -477,8 +479,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
   }
 
   #dialDue(nowMs: number): void {
-    if (this.#state !== 'open' && this.#state !== 'draining') return
-    this.#links.dialDue(nowMs)
+    if (this.#state === 'open' || this.#state === 'draining') this.#links.dialDue(nowMs)
   }
 
   /**

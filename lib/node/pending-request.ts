@@ -82,6 +82,8 @@ export class PendingRequest implements Due {
   attempts = 0
   /** Attempts that count against `retries`: all but those that provably came to nothing at once. */
   counted = 0
+  /** Pauses before attempts: each is twice as long as the one before. */
+  pauses = 0
   /** The next attempt is a retry that has to be paid from the budget. */
   owesRetry = false
   /** It has been resent once for nothing because a link was reset under it. */

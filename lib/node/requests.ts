@@ -215,9 +215,10 @@ export class Requests {
     this.#pause(request, Math.min(request.deadlineMs, nowMs + BUDGET_WAIT_MS * (0.5 + this.#options.chance())))
   }
 
+  /** The pauses of a request double (SPEC 6.2), however many attempts there were without one. */
   #backoffMs(request: PendingRequest): number {
-    const exponent = Math.min(request.counted, 10)
-    return Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** exponent) * (0.5 + this.#options.chance())
+    const doubledMs = BACKOFF_FIRST_MS * 2 ** Math.min(request.pauses++, 10)
+    return Math.min(BACKOFF_MAX_MS, doubledMs) * (0.5 + this.#options.chance())
   }
 
   // --- hedging

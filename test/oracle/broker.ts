@@ -1,6 +1,4 @@
 /** SPEC 5.3, 6.1, 7.1 and 7.3. A broker: its links, what is registered, what it tells. What it relays is in `relay.ts`. */
-import { randomBytes } from 'node:crypto'
-import { createServer, type AddressInfo, type Server } from 'node:net'
 import {
   brokers as brokersBody,
   register as registerBody,
@@ -18,6 +16,7 @@ import { Fault, orFault } from './fault.ts'
 import { controlFrame, type Frame } from './frame.ts'
 import { covers, isJournal, isService, judgeRevocations, judgeServiceKey, readName, type Identity } from './identity.ts'
 import type { LinkOptions, Peer } from './link.ts'
+import { REAL_MACHINE, type Listening, type Machine, type Wire } from './machine.ts'
 import { brokerState, frameType, limit, role, toldNumber } from './registry.ts'
 import { Relay, type Member } from './relay.ts'
 
@@ -34,6 +33,7 @@ export interface BrokerOptions {
   peers?: readonly string[]
   /** A signed list of revocations. */
   revocations?: Buffer
+  machine?: Machine
 }
 
 /** A link of the broker, to a node or to another broker. */
@@ -89,10 +89,11 @@ export class OracleBroker {
   readonly relay: Relay
   readonly links: Set<BrokerLink> = new Set()
   readonly #options: BrokerOptions
-  readonly #instance = randomBytes(4)
-  readonly #server: Server
-  readonly #pump: NodeJS.Timeout
-  readonly #startedAt = Date.now()
+  readonly #machine: Machine
+  readonly #instance: Buffer
+  readonly #startedAt: number
+  readonly #stopPump: () => void
+  #listening: Listening | null = null
   #listens: Address[] = []
   #revocations: { list: Revocations; signed: Buffer } | null = null
   /** What has been told of each service: epoch and signed record. */
@@ -104,40 +105,43 @@ export class OracleBroker {
 
   private constructor(options: BrokerOptions) {
     this.#options = options
+    this.#machine = options.machine ?? REAL_MACHINE
+    this.#instance = this.#machine.random(4)
+    this.#startedAt = this.#machine.now()
     this.address = `${readName(options.identity)}/${this.#instance.toString('hex')}`
     this.relay = new Relay({
       address: this.address,
-      now: () => Date.now(),
+      session: this.#machine.random(8),
+      now: () => this.#machine.now(),
       find: (address) => this.#open().find((link) => link.isNode && link.address === address) ?? null,
       reserved: (receiver, payload) => this.#answer(receiver, payload),
     })
     if (options.revocations !== undefined) this.#learn(options.revocations)
-    this.#server = createServer((socket) => {
-      if (this.links.size >= limit('LINKS_MAX') || this.relay.draining) return socket.destroy()
-      const link = new BrokerLink(
-        false,
-        (self) =>
-          new Connection(
-            socket,
-            this.#linkOptions('acceptor'),
-            this.#owner(() => self),
-          ),
-      )
-      this.#pending = this.#pending.filter((connection) => connection.link.state === 'handshake')
-      this.#pending.push(link.connection)
-      if (this.#pending.length > limit('HANDSHAKES_PENDING_MAX')) this.#pending.shift()?.kill()
-    })
-    this.#pump = setInterval(() => this.#everyFewMilliseconds(), PUMP_MS)
+    this.#stopPump = this.#machine.every(PUMP_MS, () => this.#everyFewMilliseconds())
+  }
+
+  #accept(wire: Wire): void {
+    if (this.links.size >= limit('LINKS_MAX') || this.relay.draining) return wire.reset()
+    const link = new BrokerLink(
+      false,
+      (self) =>
+        new Connection(
+          wire,
+          this.#linkOptions('acceptor'),
+          this.#owner(() => self),
+          this.#machine,
+        ),
+    )
+    this.#pending = this.#pending.filter((connection) => connection.link.state === 'handshake')
+    this.#pending.push(link.connection)
+    if (this.#pending.length > limit('HANDSHAKES_PENDING_MAX')) this.#pending.shift()?.kill()
   }
 
   static async listen(options: BrokerOptions): Promise<OracleBroker> {
     const broker = new OracleBroker(options)
     const host = options.host ?? '127.0.0.1'
-    await new Promise<void>((resolve, reject) => {
-      broker.#server.once('error', reject)
-      broker.#server.listen(options.port ?? 0, host, resolve)
-    })
-    broker.#listens = [{ host, port: (broker.#server.address() as AddressInfo).port, zone: '' }]
+    broker.#listening = await broker.#machine.listen(host, options.port ?? 0, (wire) => broker.#accept(wire))
+    broker.#listens = [{ host, port: broker.#listening.port, zone: '' }]
     for (const peer of options.peers ?? []) broker.#dial(peer)
     return broker
   }
@@ -148,26 +152,26 @@ export class OracleBroker {
 
   /** Finishes what is under way, then closes. */
   async drain(): Promise<void> {
-    this.#server.close()
+    this.#listening?.close()
     this.relay.drain()
     for (const link of this.#open()) link.connection.link.goAway()
     this.#tellBrokers()
     await new Promise<void>((resolve) => {
-      const timer = setInterval(() => {
+      const stop = this.#machine.every(PUMP_MS, () => {
         const rest = this.#open()
         if (rest.some((link) => !link.connection.link.peerLeaving || this.relay.isBusy(link))) return
         for (const link of rest) link.connection.link.close('DRAINING')
-        clearInterval(timer)
+        stop()
         resolve()
-      }, PUMP_MS)
+      })
     })
     this.close()
   }
 
   close(): void {
     this.#closed = true
-    clearInterval(this.#pump)
-    this.#server.close()
+    this.#stopPump()
+    this.#listening?.close()
     for (const link of this.links) link.connection.link.close('BYE')
     for (const connection of this.#pending) connection.kill()
   }
@@ -175,8 +179,8 @@ export class OracleBroker {
   /** As if the process had died. */
   kill(): void {
     this.#closed = true
-    clearInterval(this.#pump)
-    this.#server.close()
+    this.#stopPump()
+    this.#listening?.close()
     for (const connection of this.#pending) connection.kill()
     for (const link of this.links) link.connection.kill()
   }
@@ -193,7 +197,7 @@ export class OracleBroker {
       identity: this.#options.identity,
       instance: this.#instance,
       addresses: this.#listens,
-      now: () => Date.now(),
+      now: () => this.#machine.now(),
       revocations: () => this.#revocations?.list ?? null,
     }
   }
@@ -216,7 +220,7 @@ export class OracleBroker {
         if (link.behind) link.connection.pause()
         else link.connection.resume()
       }
-    for (const [address, until] of this.#dialling) if (Date.now() > until) this.#redial(address)
+    for (const [address, until] of this.#dialling) if (this.#machine.now() > until) this.#redial(address)
   }
 
   #redial(address: string): void {
@@ -230,13 +234,11 @@ export class OracleBroker {
     const [host, port] = hostAndPort(address)
     const link: BrokerLink = new BrokerLink(true, (self) => {
       const owner = this.#owner(() => self)
-      return Connection.dial(host, port, this.#linkOptions('dialler'), {
-        ...owner,
-        closed: (code) => {
-          this.#dialling.set(address, Date.now() + (code === 'DUPLICATE_LINK' ? ADDRESS_HELD_MS : REDIAL_MS))
-          this.#lost(link, code)
-        },
-      })
+      const closed = (code: string): void => {
+        this.#dialling.set(address, this.#machine.now() + (code === 'DUPLICATE_LINK' ? ADDRESS_HELD_MS : REDIAL_MS))
+        this.#lost(link, code)
+      }
+      return Connection.dial(host, port, this.#linkOptions('dialler'), { ...owner, closed }, this.#machine)
     })
   }
 
@@ -347,7 +349,7 @@ export class OracleBroker {
   #keyOf(asked: Register): { epoch: number; signed: Buffer } | null | 'wrong' {
     if (asked.serviceKey.length === 0) return null
     try {
-      const key = judgeServiceKey(asked.serviceKey, { net: this.#options.identity.net, nowMs: Date.now() })
+      const key = judgeServiceKey(asked.serviceKey, { net: this.#options.identity.net, nowMs: this.#machine.now() })
       return key.service === asked.service ? { epoch: key.epoch, signed: Buffer.from(asked.serviceKey) } : 'wrong'
     } catch (error) {
       if (error instanceof Fault) return 'wrong'
@@ -430,7 +432,7 @@ export class OracleBroker {
     return json({
       broker: this.address,
       version: 'oracle',
-      uptimeMs: Date.now() - this.#startedAt,
+      uptimeMs: this.#machine.now() - this.#startedAt,
       state: this.relay.draining ? 'draining' : 'serving',
       links: links.length,
       nodes: links.filter((link) => link.isNode).length,

@@ -66,7 +66,8 @@ export class Call {
   lostOnce = false
   lastCode: string | null = null
   pauseMs: number = BACKOFF_FIRST_MS
-  timer: NodeJS.Timeout | null = null
+  /** Calls off what is waited for. */
+  timer: (() => void) | null = null
   state: 'pinning' | 'waiting' | 'sent' | 'backoff' | 'ended' = 'waiting'
 
   constructor(
@@ -76,6 +77,7 @@ export class Call {
     payload: Buffer,
     options: RequestOptions,
     settle: Call['settle'],
+    nowMs: number,
   ) {
     this.counter = counter
     this.id = id
@@ -83,7 +85,7 @@ export class Call {
     this.receiver = service
     this.payload = payload
     this.options = options
-    this.deadline = Date.now() + (options.deadlineMs ?? DEADLINE_MS)
+    this.deadline = nowMs + (options.deadlineMs ?? DEADLINE_MS)
     this.settle = settle
   }
 

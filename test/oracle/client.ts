@@ -6,6 +6,7 @@ import { Failure } from './failure.ts'
 import { Malformed } from './fault.ts'
 import { SEALED, has, type Frame } from './frame.ts'
 import { codeOfNumber, delivery as deliveryNumber, frameType, limit, scopeOf } from './registry.ts'
+import type { Machine } from './machine.ts'
 import { RetryBudget } from './retry-budget.ts'
 import type { ClientSeals } from './seal.ts'
 
@@ -27,13 +28,16 @@ export class Client {
   readonly #ways: () => Way[]
   readonly #seals: ClientSeals
   readonly #calls = new Map<string, Call>()
-  readonly #budget = new RetryBudget(Date.now())
+  readonly #machine: Machine
+  readonly #budget: RetryBudget
   /** Latency of each link, a moving average. */
   readonly #latency = new Map<Way, number>()
   /** Workers that have answered since the last ACKNOWLEDGE, and the link of their answer. */
   readonly #answeredBy = new Map<string, Way>()
-  #idleTimer: NodeJS.Timeout | null = null
+  #idleTimer: (() => void) | null = null
   #closed = false
+  /** The node is leaving: nothing new is asked. */
+  draining = false
 
   constructor(options: {
     address: string
@@ -41,28 +45,31 @@ export class Client {
     nextCounter: () => number
     ways: () => Way[]
     seals: ClientSeals
+    machine: Machine
   }) {
     this.#address = options.address
     this.#session = options.session
     this.#nextCounter = options.nextCounter
     this.#ways = options.ways
     this.#seals = options.seals
+    this.#machine = options.machine
+    this.#budget = new RetryBudget(this.#machine.now())
   }
 
   request(service: string, payload: Buffer, options: RequestOptions = {}): Promise<Reply> {
     return new Promise((resolve, reject) => {
-      if (this.#closed) return reject(new Failure('CLOSED'))
+      if (this.#closed || this.draining) return reject(new Failure('CLOSED'))
       const counter = this.#nextCounter()
       const id = writeId(this.#session, counter)
-      const call = new Call(counter, id, service, payload, options, { resolve, reject })
+      const call = new Call(counter, id, service, payload, options, { resolve, reject }, this.#machine.now())
       if (payload.length > limit('PAYLOAD_BYTES_MAX')) return reject(new Failure('TOO_LARGE'))
       this.#calls.set(id.toString('hex'), call)
       this.#budget.earn()
-      const deadlineTimer = setTimeout(() => this.#fail(call), call.deadline - Date.now())
+      const endDeadline = this.#machine.after(call.deadline - this.#machine.now(), () => this.#fail(call))
       const abort = (): void => this.#abort(call)
       options.signal?.addEventListener('abort', abort, { once: true })
       const tidy = (): void => {
-        clearTimeout(deadlineTimer)
+        endDeadline()
         options.signal?.removeEventListener('abort', abort)
       }
       call.settle.resolve = (reply) => {
@@ -90,7 +97,7 @@ export class Client {
   close(): void {
     this.#closed = true
     for (const call of Array.from(this.#calls.values())) this.#end(call, new Failure('CLOSED'))
-    if (this.#idleTimer !== null) clearTimeout(this.#idleTimer)
+    this.#idleTimer?.()
   }
 
   /** A link became usable, or a key became known. */
@@ -134,7 +141,7 @@ export class Client {
       payload = opened.payload
     }
     if (call.out?.way === way) {
-      const latency = Date.now() - call.out.sentAt
+      const latency = this.#machine.now() - call.out.sentAt
       this.#latency.set(way, 0.8 * (this.#latency.get(way) ?? latency) + 0.2 * latency)
     }
     this.#answeredBy.set(route.sender, way)
@@ -197,14 +204,14 @@ export class Client {
   }
 
   #nextPause(call: Call): number {
-    const pause = call.pauseMs * (0.5 + Math.random())
+    const pause = call.pauseMs * (0.5 + this.#machine.chance())
     call.pauseMs = Math.min(2 * call.pauseMs, BACKOFF_MAX_MS)
     return pause
   }
 
   /** SPEC 6.2: *retry* has to be paid for. */
   #retry(call: Call, pause: number): void {
-    if (this.#budget.spend(Date.now())) return this.#again(call, { counted: true, pause })
+    if (this.#budget.spend(this.#machine.now())) return this.#again(call, { counted: true, pause })
     if (!call.mayHaveRun) return this.#fail(call)
     this.#backoff(call, BUDGET_WAIT_MS, () => this.#retry(call, 0))
   }
@@ -214,7 +221,7 @@ export class Client {
     const bound = call.delivery === 'exactly-once' ? Infinity : (call.options.retries ?? RETRIES)
     const usedUp = call.retries > bound || call.attempts > limit('RETRY_COUNT_MAX')
     const onlyOnce = call.delivery === 'at-most-once' && call.mayHaveRun
-    if (usedUp || onlyOnce || Date.now() + pause >= call.deadline) return this.#fail(call)
+    if (usedUp || onlyOnce || this.#machine.now() + pause >= call.deadline) return this.#fail(call)
     if (pause > 0) return this.#backoff(call, pause, () => this.#next(call))
     this.#next(call)
   }
@@ -231,17 +238,17 @@ export class Client {
   }
 
   #after(call: Call, ms: number, then: () => void): void {
-    if (call.timer !== null) clearTimeout(call.timer)
-    call.timer = setTimeout(() => {
+    call.timer?.()
+    call.timer = this.#machine.after(ms, () => {
       call.timer = null
       if (call.state !== 'ended') then()
-    }, ms)
+    })
   }
 
   /** SPEC 6.6: an exactly-once request is bound to a journal before its first attempt. */
   #pin(call: Call): void {
     call.state = 'pinning'
-    const timeLeft = call.deadline - Date.now()
+    const timeLeft = call.deadline - this.#machine.now()
     const asked = this.request('$broker.journals', Buffer.from(call.service), {
       deadlineMs: timeLeft,
       retries: 0,
@@ -251,7 +258,7 @@ export class Client {
       (reply) => {
         if (call.state !== 'pinning') return
         const journals = JSON.parse(reply.payload.toString('utf8')) as { journal: string }[]
-        const chosen = journals[Math.floor(Math.random() * journals.length)]
+        const chosen = journals[Math.floor(this.#machine.chance() * journals.length)]
         if (chosen === undefined) return this.#again(call, { counted: true, pause: this.#nextPause(call) })
         const receiver = `${call.service}#${chosen.journal}`
         if (receiver !== call.receiver) call.seal = 'undecided'
@@ -274,7 +281,7 @@ export class Client {
       call.lastCode = 'TOO_LARGE'
       return this.#fail(call)
     }
-    const timeLeft = Math.floor(call.deadline - Date.now())
+    const timeLeft = Math.floor(call.deadline - this.#machine.now())
     if (timeLeft <= 0) return this.#fail(call)
     const envelope = writeEnvelope({
       id: call.id,
@@ -289,7 +296,7 @@ export class Client {
     call.attempts++
     call.state = 'sent'
     const handed = way.handed()
-    call.out = { way, sentAt: Date.now(), mayHaveLeft: handed }
+    call.out = { way, sentAt: this.#machine.now(), mayHaveLeft: handed }
     call.ways.push(way)
     this.#after(call, call.delivery === 'at-most-once' ? timeLeft : (call.options.timeoutMs ?? TIMEOUT_MS), () =>
       this.#timeOut(call),
@@ -318,7 +325,7 @@ export class Client {
     if (attempt === null) return
     call.out = null
     call.mayHaveRun = true
-    call.avoided.set(attempt.way, Date.now())
+    call.avoided.set(attempt.way, this.#machine.now())
     call.asked = [attempt.way]
     this.#retry(call, 0)
   }
@@ -334,7 +341,7 @@ export class Client {
       !call.asked.includes(way) && !(way.heardAt < (call.avoided.get(way) ?? -Infinity))
     const good = usable.filter(isGood)
     const pool = good.length > 0 ? good : usable
-    const pick = (): Way | null => pool[Math.floor(Math.random() * pool.length)] ?? null
+    const pick = (): Way | null => pool[Math.floor(this.#machine.chance() * pool.length)] ?? null
     const [one, other] = [pick(), pick()]
     if (one === null || other === null) return null
     return this.#cost(other) < this.#cost(one) ? other : one
@@ -382,13 +389,13 @@ export class Client {
     if (call.state === 'ended') return
     call.state = 'ended'
     call.out = null
-    if (call.timer !== null) clearTimeout(call.timer)
+    call.timer?.()
     this.#calls.delete(call.id.toString('hex'))
     if (how instanceof Failure) call.settle.reject(how)
     else call.settle.resolve(how)
     if (this.#calls.size > 0 || this.#closed) return
-    if (this.#idleTimer !== null) clearTimeout(this.#idleTimer)
-    this.#idleTimer = setTimeout(() => this.#acknowledge(), IDLE_MS)
+    this.#idleTimer?.()
+    this.#idleTimer = this.#machine.after(IDLE_MS, () => this.#acknowledge())
   }
 
   /** SPEC 6.2: once nothing flows, workers are told what this client waits for no longer. */

@@ -1,52 +1,51 @@
-/** A link on a TCP socket: the only place of the oracle with sockets and timers of its own. */
-import { connect, type Socket } from 'node:net'
+/** A link on a connection, and what has to be looked at again and again. */
 import { Link, type LinkOptions, type LinkOwner } from './link.ts'
+import { REAL_MACHINE, type Machine, type Wire } from './machine.ts'
 import { limit } from './registry.ts'
 
 const TICK_MS = 20
 
+export type ConnectionOwner = Omit<LinkOwner, 'write' | 'end' | 'reset'>
+
 export class Connection {
   readonly link: Link
-  readonly #socket: Socket
+  readonly #wire: Wire
   /** Counts the writes that the system has taken whole. */
   #taken = 0
   #stuckSince: number | null = null
 
-  constructor(socket: Socket, options: LinkOptions, owner: Omit<LinkOwner, 'write' | 'end' | 'reset'>) {
-    this.#socket = socket
-    socket.setNoDelay(true)
+  constructor(wire: Wire, options: LinkOptions, owner: ConnectionOwner, machine: Machine = REAL_MACHINE) {
+    this.#wire = wire
     this.link = new Link(options, {
       ...owner,
-      write: (bytes) => {
-        if (!socket.destroyed) socket.write(bytes, () => this.#taken++)
+      write: (bytes) => wire.write(bytes, () => this.#taken++),
+      end: () => wire.end(),
+      reset: () => wire.reset(),
+    })
+    const stop = machine.every(TICK_MS, () => this.#tick())
+    wire.attach({
+      opened: () => this.link.start(),
+      received: (bytes) => this.link.receive(bytes),
+      closed: () => {
+        stop()
+        this.link.lost()
       },
-      end: () => socket.destroySoon(),
-      reset: () => socket.destroy(),
     })
-    const timer = setInterval(() => this.#tick(), TICK_MS)
-    socket.on('data', (bytes: Buffer) => this.link.receive(bytes))
-    // A reset is no more than the end of the connection, which 'close' tells.
-    socket.on('error', () => undefined)
-    socket.on('close', () => {
-      clearInterval(timer)
-      this.link.lost()
-    })
-    if (socket.connecting) socket.once('connect', () => this.link.start())
-    else this.link.start()
   }
 
   static dial(
     host: string,
     port: number,
     options: LinkOptions,
-    owner: Omit<LinkOwner, 'write' | 'end' | 'reset'>,
+    owner: ConnectionOwner,
+    machine: Machine = REAL_MACHINE,
   ): Connection {
-    return new Connection(connect(port, host), options, owner)
+    return new Connection(machine.dial(host, port), options, owner, machine)
   }
 
   /** Bytes that wait for the peer. */
   get waitingBytes(): number {
-    return this.#socket.writableLength
+    return this.#wire.waitingBytes
   }
 
   /** Whether what is sent now may have left this process when the function that is returned is asked. */
@@ -57,16 +56,16 @@ export class Connection {
   }
 
   pause(): void {
-    this.#socket.pause()
+    this.#wire.pause()
   }
 
   resume(): void {
-    this.#socket.resume()
+    this.#wire.resume()
   }
 
   /** As if the process had died. */
   kill(): void {
-    this.#socket.destroy()
+    this.#wire.reset()
   }
 
   #tick(): void {

@@ -2,10 +2,12 @@
  * Every decoder as a function of bytes, for whoever wants a second opinion. Bytes within a value are hex; an input that
  * is refused has the code of SPEC 12 that its reader ends with. None of them throws.
  */
+import { readBeacon } from './beacon.ts'
 import * as bodies from './bodies.ts'
 import { readEnvelope, readRoute } from './envelope.ts'
 import { Fault, orFault } from './fault.ts'
 import { isSkipped, readFrames } from './frame.ts'
+import { proveRecord, readGossip, readRecord } from './gossip.ts'
 import { judgePreamble, readHandshakeMessage, readHello, readPreamble, readRefusal } from './handshake.ts'
 import { judgeCertificate, judgeRevocations, judgeServiceKey } from './identity.ts'
 import { RecordStream } from './record.ts'
@@ -44,6 +46,8 @@ export const decoders: Readonly<Record<string, Decoder>> = {
   farewell: body(bodies.farewell),
   brokers: body(bodies.brokers),
   'service-keys': body(bodies.serviceKeys),
+  beacon: (bytes) => outcome(() => readBeacon(bytes)),
+  gossip: (bytes) => outcome(() => readGossip(bytes)),
   signed: (bytes) => outcome(() => orFault('CERTIFICATE_MALFORMED', () => bodies.signed.readWhole(bytes))),
 }
 
@@ -87,6 +91,17 @@ export function decodeFrames(
       frames.push({ type, flags, envelope: envelope.toString('hex'), payload: payload.toString('hex') })
   }
   return { frames, code }
+}
+
+/** A broker record; its code is the word under which it is counted when it is ignored. */
+export function decodeBrokerRecord(bytes: Uint8Array, net: Uint8Array, nowMs: number): Outcome {
+  const by = { net: Buffer.from(net), nowMs }
+  return outcome(() => {
+    const claim = readRecord(Buffer.from(bytes), by.net)
+    proveRecord(claim, by)
+    const { certificate: _certificate, bytes: _bytes, ...said } = claim
+    return said
+  })
 }
 
 /** Signed records, judged for a net at a time. */

@@ -73,9 +73,9 @@ export interface Judgement {
   role?: number
 }
 
-/** SPEC 5.2, the steps in their order. */
-export function judgeCertificate(bytes: Uint8Array, by: Judgement): Certificate {
-  const body = openSigned(bytes, CONTEXTS.certificate, by.net)
+/** SPEC 5.2, up to the net: whose certificate it is, whatever the time. */
+export function openCertificate(bytes: Uint8Array, net: Buffer): Certificate {
+  const body = openSigned(bytes, CONTEXTS.certificate, net)
   const found = orFault('CERTIFICATE_MALFORMED', () => certificate.readWhole(body))
   const wrong = (why: string): Fault => new Fault('CERTIFICATE_MALFORMED', why)
   if (body.length > limit('CERTIFICATE_BYTES_MAX')) throw wrong('the body is too long')
@@ -84,7 +84,13 @@ export function judgeCertificate(bytes: Uint8Array, by: Judgement): Certificate 
     if (patterns.length > limit('PATTERNS_MAX')) throw wrong('too many patterns')
     if (!patterns.every(isPattern)) throw wrong('pattern')
   }
-  if (!found.net.equals(by.net)) throw new Fault('CERTIFICATE_FOREIGN', 'net')
+  if (!found.net.equals(net)) throw new Fault('CERTIFICATE_FOREIGN', 'net')
+  return found
+}
+
+/** SPEC 5.2, the steps in their order. */
+export function judgeCertificate(bytes: Uint8Array, by: Judgement): Certificate {
+  const found = openCertificate(bytes, by.net)
   judgeTime(found, by.nowMs)
   const revoked = by.revocations?.entries.some((entry) => entry.name === found.name && found.notBefore <= entry.before)
   if (revoked === true) throw new Fault('CERTIFICATE_REVOKED', found.name)

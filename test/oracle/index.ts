@@ -9,7 +9,15 @@ export type { Reply as OracleReply, RequestOptions as OracleRequestOptions } fro
 export { Connection, hostAndPort } from './connection.ts'
 export { writeEnvelope, writeId, type Envelope, type Route } from './envelope.ts'
 export { SEALED, controlFrame, type Frame } from './frame.ts'
-export { decodeFrames, decodeRecords, decodeSigned, decoders, type Decoder, type Outcome } from './decoders.ts'
+export {
+  decodeBrokerRecord,
+  decodeFrames,
+  decodeRecords,
+  decodeSigned,
+  decoders,
+  type Decoder,
+  type Outcome,
+} from './decoders.ts'
 export {
   readIdentity,
   signCertificate,
@@ -19,7 +27,9 @@ export {
   CONTEXTS,
   type Identity as OracleIdentity,
 } from './identity.ts'
-export { Journal } from './journal.ts'
+export { RECORD_CONTEXT } from './gossip.ts'
+export { Journal, type Begun } from './journal.ts'
+export { wireOf, type Machine, type Wire, type WireListener } from './machine.ts'
 export { violations } from './violations.ts'
 export { OracleNode } from './node.ts'
 export { xchachaOpen, xchachaSeal } from './primitives.ts'

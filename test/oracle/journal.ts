@@ -1,8 +1,11 @@
 /** SPEC 6.6. A journal in memory, which workers of one process may share: its records are named by client, session and counter. */
-interface Result {
+export interface Result {
   failed: boolean
   payload: Buffer
 }
+
+/** `busy`: begun by a process that may live; `gone`: by one that certainly does not. */
+export type Begun = 'begun' | 'busy' | 'gone' | 'expired' | Result
 
 interface Session {
   watermark: number
@@ -24,8 +27,8 @@ export class Journal {
     for (const counter of known.records.keys()) if (counter < known.watermark) known.records.delete(counter)
   }
 
-  /** Records that a run has begun, in one step with the question whether one has. */
-  begin(session: string, counter: number): 'begun' | 'busy' | 'expired' | Result {
+  /** Records that a run has begun, in one step with the question whether one has. Throws when it cannot be asked. */
+  begin(session: string, counter: number): Begun {
     const { records, watermark } = this.#session(session)
     const known = records.get(counter)
     if (known === 'begun') return 'busy'

@@ -1,5 +1,4 @@
 /** SPEC 6.1 and 7. A node: its links to brokers, what it registers there; its requests are in `client.ts`, its work in `worker.ts`. */
-import { randomBytes } from 'node:crypto'
 import {
   brokers as brokersBody,
   register as registerBody,
@@ -14,6 +13,7 @@ import { Failure } from './failure.ts'
 import { Fault, orFault } from './fault.ts'
 import { controlFrame, type Frame } from './frame.ts'
 import { judgeServiceKey, readName, type Identity } from './identity.ts'
+import { REAL_MACHINE, type Machine } from './machine.ts'
 import { brokerState, codeOfNumber, frameType, limit } from './registry.ts'
 import { ClientSeals } from './seal.ts'
 import { Worker, type AnswerWay, type Handler, type Service, type ServiceOptions } from './worker.ts'
@@ -30,6 +30,7 @@ export interface NodeOptions {
   mode: 'noise' | 'plain'
   /** `HOST:PORT`. */
   brokers: readonly string[]
+  machine?: Machine
 }
 
 /** A link of the node to a broker. */
@@ -72,25 +73,30 @@ export class OracleNode {
   readonly client: Client
   readonly links: Set<NodeLink> = new Set()
   readonly #options: NodeOptions
-  readonly #instance = randomBytes(4)
-  readonly #session = randomBytes(8)
+  readonly #machine: Machine
+  readonly #instance: Buffer
+  readonly #session: Buffer
   #counter = 0
   readonly #seals: ClientSeals
   /** Addresses that are dialled or linked, or wait to be dialled again. */
-  readonly #dialled = new Map<string, { pause: number; timer: NodeJS.Timeout | null }>()
+  readonly #dialled = new Map<string, { pause: number; timer: (() => void) | null }>()
   /** Those who wait for a REGISTERED. */
   readonly #registering = new Map<string, { resolve: () => void; reject: (failure: Failure) => void }>()
   #leaving = false
 
   private constructor(options: NodeOptions) {
     this.#options = options
+    this.#machine = options.machine ?? REAL_MACHINE
+    this.#instance = this.#machine.random(4)
+    this.#session = this.#machine.random(8)
     this.address = `${readName(options.identity)}/${this.#instance.toString('hex')}`
-    this.#seals = new ClientSeals(this.address, options.identity)
+    this.#seals = new ClientSeals(this.address, options.identity, this.#machine)
     const nextCounter = (): number => ++this.#counter
     this.worker = new Worker({
       address: this.address,
       nextId: () => writeId(this.#session, nextCounter()),
       linkCount: () => this.links.size,
+      machine: this.#machine,
     })
     this.client = new Client({
       address: this.address,
@@ -98,14 +104,21 @@ export class OracleNode {
       nextCounter,
       ways: () => [...this.links],
       seals: this.#seals,
+      machine: this.#machine,
     })
+  }
+
+  /** A node without a link yet. */
+  static begin(options: NodeOptions): OracleNode {
+    const node = new OracleNode(options)
+    for (const address of options.brokers) node.#dial(address)
+    return node
   }
 
   /** Resolves when the first link is open. */
   static async connect(options: NodeOptions): Promise<OracleNode> {
-    const node = new OracleNode(options)
-    for (const address of options.brokers) node.#dial(address)
-    await until(() => node.links.size > 0)
+    const node = OracleNode.begin(options)
+    await node.#until(() => node.links.size > 0)
     return node
   }
 
@@ -121,6 +134,10 @@ export class OracleNode {
 
   unserve(name: string): void {
     this.worker.withdraw(name)
+    this.#unregister(name)
+  }
+
+  #unregister(name: string): void {
     const body = registerBody.write({ service: name, concurrency: 0, journal: '', serviceKey: Buffer.alloc(0) })
     for (const link of this.links) link.send(controlFrame('UNREGISTER', body))
   }
@@ -132,20 +149,19 @@ export class OracleNode {
   /** Finishes what is under way, says goodbye, closes. */
   async drain(): Promise<void> {
     this.#leaving = true
-    await until(() => this.client.outstanding === 0)
+    this.client.draining = true
+    for (const name of this.worker.services.keys()) this.#unregister(name)
+    await this.#until(() => this.client.outstanding === 0 && !this.worker.busy)
     for (const link of this.links) link.connection.link.goAway()
-    await until(
-      () =>
-        !this.worker.busy &&
-        [...this.links].every(({ connection }) => connection.link.peerLeaving || !connection.link.leaving),
-    )
+    await this.#until(() => [...this.links].every(({ connection }) => connection.link.peerLeaving))
     this.close()
   }
 
   close(): void {
     this.#leaving = true
     this.client.close()
-    for (const { timer } of this.#dialled.values()) if (timer !== null) clearTimeout(timer)
+    this.worker.close()
+    for (const { timer } of this.#dialled.values()) timer?.()
     for (const link of this.links) link.connection.link.close('BYE')
     for (const connection of this.#connections) connection.kill()
   }
@@ -159,12 +175,12 @@ export class OracleNode {
 
   #dial(address: string): void {
     if (this.#leaving || this.#dialled.has(address)) return
-    const entry: { pause: number; timer: NodeJS.Timeout | null } = { pause: BACKOFF_FIRST_MS, timer: null }
+    const entry: { pause: number; timer: (() => void) | null } = { pause: BACKOFF_FIRST_MS, timer: null }
     this.#dialled.set(address, entry)
     this.#open(address, entry)
   }
 
-  #open(address: string, entry: { pause: number; timer: NodeJS.Timeout | null }): void {
+  #open(address: string, entry: { pause: number; timer: (() => void) | null }): void {
     const [host, port] = hostAndPort(address)
     const link: NodeLink = new NodeLink(() =>
       Connection.dial(
@@ -177,7 +193,7 @@ export class OracleNode {
           identity: this.#options.identity,
           instance: this.#instance,
           addresses: [],
-          now: () => Date.now(),
+          now: () => this.#machine.now(),
         },
         {
           opened: () => {
@@ -189,12 +205,13 @@ export class OracleNode {
             this.#connections.delete(link.connection)
             if (this.links.delete(link)) this.client.lost(link)
             if (this.#leaving) return
-            const pause = code === 'DUPLICATE_LINK' ? ALIAS_RETRY_MS : entry.pause * (0.5 + Math.random())
+            const pause = code === 'DUPLICATE_LINK' ? ALIAS_RETRY_MS : entry.pause * (0.5 + this.#machine.chance())
             entry.pause = Math.min(2 * entry.pause, BACKOFF_MAX_MS)
-            entry.timer = setTimeout(() => this.#open(address, entry), pause)
+            entry.timer = this.#machine.after(pause, () => this.#open(address, entry))
           },
           busy: () => this.client.isBusy(link),
         },
+        this.#machine,
       ),
     )
     this.#connections.add(link.connection)
@@ -253,7 +270,7 @@ export class OracleNode {
     if (waiting === undefined || said === 'DRAINING') return
     this.#registering.delete(service)
     if (said === 'BYE') return waiting.resolve()
-    this.worker.services.delete(service)
+    this.unserve(service)
     waiting.reject(new Failure(said))
   }
 
@@ -272,15 +289,15 @@ export class OracleNode {
     const { keys } = orFault('FRAME_MALFORMED', () => serviceKeysBody.read(frame.payload))
     for (const signed of keys.slice(0, limit('SERVICE_KEYS_MAX'))) {
       try {
-        this.#seals.learn(judgeServiceKey(signed, { net: this.#options.identity.net, nowMs: Date.now() }))
+        this.#seals.learn(judgeServiceKey(signed, { net: this.#options.identity.net, nowMs: this.#machine.now() }))
       } catch (error) {
         if (!(error instanceof Fault)) throw error
       }
     }
     this.client.wake()
   }
-}
 
-async function until(holds: () => boolean): Promise<void> {
-  while (!holds()) await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+  async #until(holds: () => boolean): Promise<void> {
+    while (!holds()) await new Promise<void>((resolve) => this.#machine.after(POLL_MS, resolve))
+  }
 }

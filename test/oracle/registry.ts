@@ -17,6 +17,9 @@ interface Registry {
   frameFlags: Record<string, number>
   deliveries: Record<string, number>
   brokerStates: Record<string, number>
+  gossipKinds: Record<string, number>
+  verdicts: Record<string, number>
+  sizes: Record<string, number>
   errorCodes: Record<string, { number: number | null; scope: string }>
   limits: Record<string, { value: number }>
 }
@@ -37,6 +40,9 @@ export const frameType = (name: string): number => entry(registry.frameTypes, na
 export const frameFlag = (name: string): number => entry(registry.frameFlags, name)
 export const delivery = (name: string): number => entry(registry.deliveries, name)
 export const brokerState = (name: string): number => entry(registry.brokerStates, name)
+export const gossipKind = (name: string): number => entry(registry.gossipKinds, name)
+export const verdict = (name: string): number => entry(registry.verdicts, name)
+export const size = (name: string): number => entry(registry.sizes, name)
 export const limit = (name: string): number => entry(registry.limits, name).value
 
 /** SPEC 7.2: a broker without gossip does not know the frame. */

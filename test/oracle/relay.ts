@@ -1,5 +1,4 @@
 /** SPEC 6.3. What a broker does with requests and what answers them. Everything is a list that is searched from its beginning. */
-import { randomBytes } from 'node:crypto'
 import { reject, type Certificate } from './bodies.ts'
 import { ClientRules } from './client-rules.ts'
 import { patchTimeToLive, writeEnvelope, writeId, type Route } from './envelope.ts'
@@ -54,6 +53,8 @@ const COUNTER_END = 2n ** 53n
 
 export interface RelayOptions {
   address: string
+  /** Of its own envelopes. */
+  session: Buffer
   now: () => number
   /** The node of an address, if it is linked here. */
   find: (address: string) => Member | null
@@ -70,11 +71,12 @@ export class Relay {
   draining = false
   readonly #rules = new ClientRules(violations)
   readonly #options: RelayOptions
-  readonly #session = randomBytes(8)
+  readonly #session: Buffer
   #counter = 0
 
   constructor(options: RelayOptions) {
     this.#options = options
+    this.#session = options.session
   }
 
   take(from: Member, frame: Frame, route: Route): void {

@@ -1,5 +1,4 @@
 /** SPEC 5.6. Payloads sealed end to end. Nothing is kept that could be made again: each box is opened from its own bytes. */
-import { randomBytes } from 'node:crypto'
 import { serviceKey, signed, type Certificate, type ServiceKey } from './bodies.ts'
 import { Cursor, u16, u32, u64 } from './cursor.ts'
 import { Fault, Malformed } from './fault.ts'
@@ -16,6 +15,7 @@ import {
   xchachaOpen,
   xchachaSeal,
 } from './primitives.ts'
+import { REAL_MACHINE, type Machine } from './machine.ts'
 import { limit, role } from './registry.ts'
 
 const NONCE_BYTES = 24
@@ -217,10 +217,12 @@ export interface ClientSeal {
 export class ClientSeals {
   readonly #address: string
   readonly #identity: Identity
+  readonly #machine: Machine
   readonly #keys = new Map<string, ServiceKey>()
   readonly #ephemeral = new Map<string, Buffer>()
 
-  constructor(address: string, identity: Identity) {
+  constructor(address: string, identity: Identity, machine: Machine) {
+    this.#machine = machine
     this.#address = address
     this.#identity = identity
   }
@@ -234,13 +236,13 @@ export class ClientSeals {
   /** Null when no key is known that holds now. */
   seal(receiver: string, id: Buffer, payload: Buffer, notAfter: number): ClientSeal | null {
     const key = this.#keys.get(serviceOf(receiver))
-    if (key === undefined || key.notAfter < Date.now() - CLOCK_TOLERANCE_MS) return null
+    if (key === undefined || key.notAfter < this.#machine.now() - CLOCK_TOLERANCE_MS) return null
     const name = `${key.service} ${key.epoch}`
-    const ephemeralSecret = this.#ephemeral.get(name) ?? randomBytes(KEY_BYTES)
+    const ephemeralSecret = this.#ephemeral.get(name) ?? this.#machine.random(KEY_BYTES)
     this.#ephemeral.set(name, ephemeralSecret)
     const { certificate, signSeed } = this.#identity
     const binding = { id, client: this.#address, receiver }
-    const nonce = randomBytes(NONCE_BYTES)
+    const nonce = this.#machine.random(NONCE_BYTES)
     const sealer = { key, ephemeralSecret, certificate, signSeed }
     const { bytes, keys } = sealRequest(sealer, binding, { payload, notAfter, nonce })
     return {
@@ -299,11 +301,17 @@ export class WorkerSeals implements Keeper {
   }
 
   /** Throws the Fault that the request is rejected with. */
-  open(bytes: Buffer, binding: Binding, exactlyOnce: boolean): { payload: Buffer; seal: WorkerSeal } {
-    const { payload, keys } = openRequest(this, bytes, binding, { nowMs: Date.now(), exactlyOnce })
+  open(
+    bytes: Buffer,
+    binding: Binding,
+    exactlyOnce: boolean,
+    machine: Pick<Machine, 'now' | 'random'> = REAL_MACHINE,
+  ): { payload: Buffer; seal: WorkerSeal } {
+    const { payload, keys } = openRequest(this, bytes, binding, { nowMs: machine.now(), exactlyOnce })
     const seal: WorkerSeal = {
       replyOverhead: REPLY_OVERHEAD,
-      sealReply: (kind, reply) => sealReply(keys, binding, { kind, payload: reply, nonce: randomBytes(NONCE_BYTES) }),
+      sealReply: (kind, reply) =>
+        sealReply(keys, binding, { kind, payload: reply, nonce: machine.random(NONCE_BYTES) }),
     }
     return { payload: Buffer.from(payload), seal }
   }

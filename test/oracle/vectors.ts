@@ -4,6 +4,7 @@ import { readBeacon } from './beacon.ts'
 import * as bodies from './bodies.ts'
 import { patchTimeToLive, readEnvelope, readRoute, writeEnvelope, type Envelope } from './envelope.ts'
 import { Fault, orFault } from './fault.ts'
+import { bucketOf, fnv1a, proveRecord, readGossip, readRecord } from './gossip.ts'
 import { judgePreamble, readHello, readPreamble, writePreamble, writeRefusal } from './handshake.ts'
 import * as identity from './identity.ts'
 import { Cipher, Noise } from './noise.ts'
@@ -108,6 +109,24 @@ const certificate: Runner = (file, complain) => {
     if (vector.kind === 'certificate') compute(vector, complain, identity.signCertificate(seed, value as never))
     else if (vector.kind === 'revocations') compute(vector, complain, identity.signRevocations(seed, value as never))
     else compute(vector, complain, identity.signServiceKey(seed, value as never))
+  }
+}
+
+const gossip: Runner = (file, complain) => {
+  const net = hex(file.net)
+  for (const vector of file.vectors) {
+    const bytes = hex(vector.bytes)
+    if (vector.kind === 'gossip') {
+      judge(vector, complain, () => readGossip(bytes))
+      continue
+    }
+    if (vector.kind !== 'record') continue
+    judge(vector, complain, () => {
+      const { bytes: _bytes, ...claim } = readRecord(bytes, net)
+      proveRecord({ ...claim, bytes }, { net, nowMs: vector.nowMs as number })
+      const sum = fnv1a(`${claim.address}@${claim.incarnation}`)
+      return { ...claim, bucket: bucketOf(claim.address), sum }
+    })
   }
 }
 
@@ -221,8 +240,10 @@ const RUNNERS: Record<string, Runner> = {
   beacon,
   certificate,
   seal,
+  gossip,
   noise,
   handshake,
+  'handshake-plain': handshake,
 }
 
 const SHOWN_CHARACTERS = 200

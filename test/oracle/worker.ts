@@ -3,7 +3,8 @@ import { reject as rejectBody } from './bodies.ts'
 import { readEnvelope, writeEnvelope, type Envelope, type Route } from './envelope.ts'
 import { Fault } from './fault.ts'
 import { SEALED, has, type Frame } from './frame.ts'
-import type { Journal } from './journal.ts'
+import type { Begun, Journal } from './journal.ts'
+import type { Machine } from './machine.ts'
 import { delivery, frameType, limit, toldNumber } from './registry.ts'
 import type { WorkerSeal, WorkerSeals } from './seal.ts'
 
@@ -60,6 +61,8 @@ interface Task {
   state: 'waiting' | 'running' | 'answered'
   answer: Answer | null
   abort: AbortController
+  /** Calls off what tells the handler that the time is over. */
+  endTime: () => void
 }
 
 interface Session {
@@ -83,13 +86,15 @@ export class Worker {
   readonly #address: string
   readonly #nextId: () => Buffer
   readonly #linkCount: () => number
+  readonly #machine: Machine
   readonly #sessions = new Map<string, Session>()
   readonly #waiting: Task[] = []
 
-  constructor(options: { address: string; nextId: () => Buffer; linkCount: () => number }) {
+  constructor(options: { address: string; nextId: () => Buffer; linkCount: () => number; machine: Machine }) {
     this.#address = options.address
     this.#nextId = options.nextId
     this.#linkCount = options.linkCount
+    this.#machine = options.machine
   }
 
   get busy(): boolean {
@@ -122,7 +127,7 @@ export class Worker {
     const concurrency = service.concurrency ?? CONCURRENCY
     const waiting = this.#waiting.filter((task) => task.service === service).length
     if (waiting >= concurrency * Math.max(1, this.#linkCount())) return refuse('BUSY')
-    const opened = openSealed(service, frame, envelope)
+    const opened = openSealed(service, frame, envelope, this.#machine)
     if (typeof opened === 'string') return refuse(opened)
     const task: Task = {
       session,
@@ -133,14 +138,16 @@ export class Worker {
       envelope,
       payload: opened.payload,
       seal: opened.seal,
-      deadline: Date.now() + Math.min(envelope.timeToLive, limit('TIME_TO_LIVE_MS_MAX')),
+      deadline: this.#machine.now() + Math.min(envelope.timeToLive, limit('TIME_TO_LIVE_MS_MAX')),
       ways: [way],
       state: 'waiting',
       answer: null,
       abort: new AbortController(),
+      endTime: () => undefined,
     }
     session.tasks.set(counter, task)
     this.#waiting.push(task)
+    task.endTime = this.#machine.after(task.deadline - this.#machine.now(), () => this.#timeIsOver(task))
     this.#startWaiting()
   }
 
@@ -166,6 +173,11 @@ export class Worker {
     for (const task of this.#waiting.filter((other) => other.service.name === name)) this.#takeOut(task, 'NOT_STARTED')
   }
 
+  /** Handlers that never end keep no timer. */
+  close(): void {
+    for (const task of this.#tasks()) task.endTime()
+  }
+
   #tasks(): Task[] {
     return [...this.#sessions.values()].flatMap((session) => [...session.tasks.values()])
   }
@@ -175,7 +187,7 @@ export class Worker {
     const name = sessionOf(client, id)
     const session: Session = this.#sessions.get(name) ?? { watermark: 0, heardAt: 0, tasks: new Map() }
     this.#sessions.set(name, session)
-    session.heardAt = Date.now()
+    session.heardAt = this.#machine.now()
     session.watermark = Math.max(session.watermark, watermark)
     for (const { journal } of this.services.values()) journal?.heard(name, watermark)
     for (const [counter, task] of session.tasks)
@@ -186,7 +198,7 @@ export class Worker {
   #forgetSilentSessions(): void {
     for (const [name, session] of this.#sessions) {
       const runs = [...session.tasks.values()].some((task) => task.state !== 'answered')
-      if (!runs && Date.now() - session.heardAt > SESSION_LEASE_MS) this.#sessions.delete(name)
+      if (!runs && this.#machine.now() - session.heardAt > SESSION_LEASE_MS) this.#sessions.delete(name)
     }
   }
 
@@ -196,12 +208,13 @@ export class Worker {
     task.ways = [way, ...task.ways.filter((other) => other !== way)]
   }
 
+  #timeIsOver(task: Task): void {
+    if (task.state === 'waiting') this.#takeOut(task, 'EXPIRED')
+    else task.abort.abort()
+  }
+
   #startWaiting(): void {
     for (const task of this.#waiting.slice()) {
-      if (Date.now() >= task.deadline) {
-        this.#takeOut(task, 'EXPIRED')
-        continue
-      }
       const running = this.#tasks().filter((other) => other.state === 'running' && other.service === task.service)
       if (running.length >= (task.service.concurrency ?? CONCURRENCY)) continue
       this.#waiting.splice(this.#waiting.indexOf(task), 1)
@@ -213,6 +226,7 @@ export class Worker {
 
   /** What has not run is forgotten at once. */
   #takeOut(task: Task, code: string, retryAfter = 0): void {
+    task.endTime()
     const index = this.#waiting.indexOf(task)
     if (index >= 0) this.#waiting.splice(index, 1)
     task.session.tasks.delete(task.counter)
@@ -224,7 +238,13 @@ export class Worker {
     const exactlyOnce = task.envelope.delivery === delivery('exactly-once')
     const session = sessionOf(task.client, task.id)
     if (exactlyOnce && journal !== undefined) {
-      const found = journal.begin(session, task.counter)
+      let found: Begun
+      try {
+        found = journal.begin(session, task.counter)
+      } catch {
+        return this.#takeOut(task, 'NOT_STARTED')
+      }
+      if (found === 'gone') return this.#takeOut(task, 'UNCERTAIN')
       if (found === 'busy') return this.#takeOut(task, 'BUSY', RUNNING_ELSEWHERE_RETRY_MS)
       if (found === 'expired') return this.#takeOut(task, 'EXPIRED')
       if (found !== 'begun') return this.#finish(task, found)
@@ -240,9 +260,6 @@ export class Worker {
     this.runs++
     const { possibleDuplicate, retryCount, headers } = envelope
     const sealed = task.seal !== null
-    const timer = setTimeout(() => abort.abort(), task.deadline - Date.now())
-    // A handler that never ends must not keep a process that has closed its node.
-    timer.unref()
     try {
       const request: Handled = { client, possibleDuplicate, retryCount, headers, sealed, signal: abort.signal }
       const reply = await task.service.handler(payload, request)
@@ -252,7 +269,7 @@ export class Worker {
     } catch (error) {
       return { failed: true, payload: Buffer.from(error instanceof Error ? error.message : String(error)) }
     } finally {
-      clearTimeout(timer)
+      task.endTime()
     }
   }
 
@@ -261,6 +278,7 @@ export class Worker {
       task.answer = { type: REPLY, flags: SEALED, payload: task.seal.sealReply(failed ? 1 : 0, payload) }
     else if (failed) task.answer = rejection('WORKER_ERROR', 0, payload.toString('utf8'))
     else task.answer = { type: REPLY, flags: 0, payload }
+    task.endTime()
     task.state = 'answered'
     for (const way of task.ways) this.#send(way, task.id, task.client, task.answer)
     if (task.counter < task.session.watermark) task.session.tasks.delete(task.counter)
@@ -287,6 +305,7 @@ function openSealed(
   service: Service,
   frame: Frame,
   envelope: Envelope,
+  machine: Machine,
 ): { payload: Buffer; seal: WorkerSeal | null } | string {
   if (!has(frame, SEALED))
     return service.sealedOnly === true ? 'SEAL_REQUIRED' : { payload: Buffer.from(frame.payload), seal: null }
@@ -294,7 +313,7 @@ function openSealed(
   const { id, sender, receiver } = envelope
   const binding = { id: Buffer.from(id), client: sender, receiver }
   try {
-    return service.seals.open(frame.payload, binding, envelope.delivery === delivery('exactly-once'))
+    return service.seals.open(frame.payload, binding, envelope.delivery === delivery('exactly-once'), machine)
   } catch (error) {
     if (error instanceof Fault) return error.code
     throw error

@@ -9,18 +9,22 @@ import { fileURLToPath } from 'node:url'
 import { VECTOR_FILES, judgeVectors } from '../oracle/index.ts'
 import { beaconVectors } from './beacons.ts'
 import { controlVectors } from './bodies.ts'
+import { brokerVectors } from './broker-scripts.ts'
 import { certificateVectors } from './certificates.ts'
+import { clientVectors } from './client-scripts.ts'
 import { dissectorText } from './dissector.ts'
 import { envelopeVectors } from './envelopes.ts'
 import { boxVectors, frameVectors, handshakeMessageVectors, preambleVectors, recordVectors } from './formats.ts'
 import { gossipVectors } from './gossip.ts'
 import { handshakeVectors } from './handshakes.ts'
 import { root } from './independent-codec.ts'
+import { plainHandshakeVectors } from './plain-handshakes.ts'
 import { sealVectors } from './seals.ts'
 import { withSession } from './session.ts'
 import type { VectorFile } from './vector.ts'
+import { workerVectors } from './worker-scripts.ts'
 
-const FILES: Readonly<Record<string, () => VectorFile>> = {
+const FILES: Readonly<Record<string, () => VectorFile | Promise<VectorFile>>> = {
   preamble: preambleVectors,
   'handshake-message': handshakeMessageVectors,
   record: recordVectors,
@@ -33,11 +37,17 @@ const FILES: Readonly<Record<string, () => VectorFile>> = {
   seal: sealVectors,
   gossip: gossipVectors,
   handshake: handshakeVectors,
+  'handshake-plain': plainHandshakeVectors,
+  client: clientVectors,
+  worker: workerVectors,
+  broker: brokerVectors,
 }
 
 /** The text of each file by its name. */
-export function vectorTexts(): Map<string, string> {
-  return new Map(Object.entries(FILES).map(([name, make]) => [name, textOf(make())]))
+export async function vectorTexts(): Promise<Map<string, string>> {
+  const texts = new Map<string, string>()
+  for (const [name, make] of Object.entries(FILES)) texts.set(name, textOf(await make()))
+  return texts
 }
 
 /** One vector a line: a change is then one line in a diff. */
@@ -49,10 +59,10 @@ function textOf({ vectors, ...head }: VectorFile): string {
 
 export const vectorPath = (name: string): string => join(root, 'protocol/vectors', `${name}.json`)
 
-function main(): void {
+async function main(): Promise<void> {
   const check = process.argv.includes('--check')
   const spec = join(root, 'SPEC.md')
-  const made = new Map([...vectorTexts()].map(([name, text]) => [vectorPath(name), text]))
+  const made = new Map([...(await vectorTexts())].map(([name, text]) => [vectorPath(name), text]))
   made.set(spec, withSession(readFileSync(spec, 'utf8')))
   made.set(join(root, 'protocol/adaptnet.lua'), dissectorText())
   for (const [path, text] of made) {
@@ -69,4 +79,4 @@ function main(): void {
   }
 }
 
-if (process.argv[1] !== undefined && resolve(process.argv[1]) === fileURLToPath(import.meta.url)) main()
+if (process.argv[1] !== undefined && resolve(process.argv[1]) === fileURLToPath(import.meta.url)) await main()

@@ -1,9 +1,11 @@
 /** Vectors of GOSSIP and of broker records (SPEC 7.2). */
 import { NET, NOW_MS, certificateFields, signedCertificate, FOREIGN_SEED } from './certificates.ts'
+import { fnv1a } from '../oracle/gossip.ts'
 import { unhexed } from './bodies.ts'
 import { body, hex, join0, secretOf, signed, varint } from './independent-codec.ts'
+import { LINKS, RECEIVER, ruleVectors } from './gossip-rules.ts'
 import { VectorList } from './vector.ts'
-import type { VectorFile } from './vector.ts'
+import type { Vector, VectorFile } from './vector.ts'
 
 const CONTEXT = Buffer.from('adaptnet broker record 1\0')
 const DAY = 86_400_000
@@ -37,19 +39,12 @@ const contentOf = (fields: RecordFields): Buffer => body('broker-record', unhexe
 const signSeed = secretOf('sign key of broker-1')
 const record = (fields: RecordFields): Buffer => signed(CONTEXT, contentOf(fields), signSeed)
 
-/** FNV-1a by BigInt, not by the multiplication that the code under test uses. */
-function fnv(text: string): number {
-  let hash = 0x811c_9dc5n
-  for (const byte of Buffer.from(text)) hash = ((hash ^ BigInt(byte)) * 0x0100_0193n) & 0xffff_ffffn
-  return Number(hash)
-}
-
 function addRecords(list: VectorList): void {
   const judged = { kind: 'record', nowMs: NOW_MS }
   const valid = (comment: string, change: Partial<RecordFields>, nowMs: number = NOW_MS): void => {
     const fields = recordFields(change)
     const address = `broker-1/${fields.instance}`
-    const value = { ...fields, address, bucket: fnv(address) % 64, sum: fnv(`${address}@${fields.incarnation}`) }
+    const value = { ...fields, address, bucket: fnv1a(address) % 64, sum: fnv1a(`${address}@${fields.incarnation}`) }
     list.valid(comment, record(fields), value, { ...judged, nowMs })
   }
   valid('a broker', {})
@@ -142,14 +137,15 @@ function addBodies(list: VectorList): void {
 }
 
 export function gossipVectors(): VectorFile {
-  const list = new VectorList('codec', '7.2')
+  const list = new VectorList('gossip', '7.2')
   addRecords(list)
   addBodies(list)
   return {
     comment:
       'Signed broker records and bodies of GOSSIP. "code" of a record is the word under which SPEC 7.2 counts it; with ' +
-      '"value" go its address, its bucket and its sum.',
+      '"value" go its address, its bucket and its sum. Behind them, what a broker makes of them one after the other.',
     net: hex(NET),
-    vectors: list.vectors,
+    receiver: { ...RECEIVER, incarnation: NOW_MS, links: LINKS },
+    vectors: [...list.vectors, ...(ruleVectors(list.vectors.length + 1) as unknown as Vector[])],
   }
 }

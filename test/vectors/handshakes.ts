@@ -27,7 +27,7 @@ const ADDRESSES: { host: string; port: number; zone: string }[] = [{ host: '127.
 const alice = certificateFields('alice')
 const broker = certificateFields('broker-1', { roles: 2, serves: [], calls: [] })
 
-interface HelloFields {
+export interface HelloFields {
   version: number
   role: number
   instance: string
@@ -37,7 +37,7 @@ interface HelloFields {
   certificate: string
 }
 
-const DIALLER_HELLO: HelloFields = {
+export const DIALLER_HELLO: HelloFields = {
   version: 1,
   role: 1,
   instance: '01020304',
@@ -46,7 +46,7 @@ const DIALLER_HELLO: HelloFields = {
   addresses: [],
   certificate: hex(signedCertificate(alice)),
 }
-const ACCEPTOR_HELLO: HelloFields = {
+export const ACCEPTOR_HELLO: HelloFields = {
   ...DIALLER_HELLO,
   role: 2,
   instance: 'a1a2a3a4',
@@ -94,8 +94,8 @@ const BROKERS = body('brokers', {
 })
 export const welcome: Buffer = frame({ type: 32 })
 export const brokers: Buffer = frame({ type: 48, payload: BROKERS })
-const ping = frame({ type: 33, payload: Buffer.from('0011223344556677', 'hex') })
-const pong = frame({ type: 34, payload: Buffer.from('0011223344556677', 'hex') })
+export const ping: Buffer = frame({ type: 33, payload: Buffer.from('0011223344556677', 'hex') })
+export const pong: Buffer = frame({ type: 34, payload: Buffer.from('0011223344556677', 'hex') })
 const close = (code: number): Buffer => frame({ type: 36, payload: body('farewell', { code, message: '' }) })
 
 export function handshakeVectors(): VectorFile {

@@ -201,7 +201,7 @@ export interface MachineRun {
 export async function runMachine(
   side: 'acceptor' | 'dialler',
   keys: SideKeys,
-  given: { net: Buffer; nowMs: number; bytes: Buffer; size: number },
+  given: { mode: Mode; net: Buffer; nowMs: number; bytes: Buffer; size: number },
 ): Promise<MachineRun> {
   const turns = new Set<() => void>()
   const opens: Accept[] = []
@@ -221,7 +221,7 @@ export async function runMachine(
   }
   const identity = identityOf(keys, given.net)
   const connection = new RecordingConnection()
-  const common = { runtime, identity, mode: Mode.noise }
+  const common = { runtime, identity, mode: given.mode }
   let machine: Broker | Node
   if (side === 'acceptor') {
     machine = new Broker({ ...common, peers: [] })

@@ -1,7 +1,7 @@
 /** What stands in `protocol/vectors/*.json`; the README there tells the fields of each file. */
 export interface Vector {
   id: number
-  level: 'codec' | 'link'
+  level: 'codec' | 'link' | 'gossip'
   /** The section of SPEC.md that decides. */
   spec: string
   comment: string
@@ -23,10 +23,10 @@ export interface VectorFile {
 /** Numbers vectors in the order in which they are added. */
 export class VectorList {
   readonly vectors: Vector[] = []
-  readonly #level: 'codec' | 'link'
+  readonly #level: 'codec' | 'link' | 'gossip'
   readonly #spec: string
 
-  constructor(level: 'codec' | 'link', spec: string) {
+  constructor(level: 'codec' | 'link' | 'gossip', spec: string) {
     this.#level = level
     this.#spec = spec
   }

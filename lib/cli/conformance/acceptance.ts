@@ -1,17 +1,12 @@
 /** The judge as the acceptor of a link (SPEC 4): a broker that may break any rule. */
 import { HandshakeKind, Mode, PREAMBLE_BYTES, Role } from '../../../protocol/constants.ts'
-import type { Certificate } from '../../../protocol/certificate.ts'
-import { decodeHello } from '../../../protocol/control.ts'
-import type { Hello } from '../../../protocol/control.ts'
-import { AdaptnetError } from '../../../protocol/errors.ts'
 import { beginsPreamble, decodePreamble, encodeHandshake } from '../../../protocol/preamble.ts'
 import type { Preamble } from '../../../protocol/preamble.ts'
-import { verifyCertificate } from '../../identity/certificate.ts'
 import type { Identity } from '../../identity/identity.ts'
 import { sodiumRandom } from '../../identity/sodium.ts'
 import { NoiseRecordCipher, PLAIN_CIPHER } from '../../link/cipher.ts'
 import { Failure, expect, shown } from './failure.ts'
-import { helloOf, newNoise, readNoise } from './greeting.ts'
+import { helloOf, judgedHello, newNoise, readNoise } from './greeting.ts'
 import type { GreetOptions } from './greeting.ts'
 import { Peer } from './peer.ts'
 import type { Wire } from './wire.ts'
@@ -54,7 +49,7 @@ export async function answerDial(
   if (kind !== wantedKind) throw new Failure(`a first message of kind ${wantedKind}`, `kind ${kind}`)
   if (mode === Mode.plain) {
     wire.send(second(encodeHandshake(HandshakeKind.PLAIN, ownHello)))
-    const seen = judgedHello(body, identity.net, null)
+    const seen = judgedHello(body, { net: identity.net, linkKey: null, role: Role.node })
     const ciphers = { send: PLAIN_CIPHER, receive: PLAIN_CIPHER }
     return () => Promise.resolve(new Peer({ wire, mode, identity, instance, ...seen, ...ciphers }))
   }
@@ -66,30 +61,9 @@ export async function answerDial(
     const message = await wire.message('handshake message 3')
     if (message.kind !== HandshakeKind.NOISE) throw new Failure('message 3 of kind NOISE', `kind ${message.kind}`)
     const payload = readNoise(noise, message.body, 'message 3 to be authentic (SPEC 4.4)')
-    const seen = judgedHello(payload, identity.net, noise.remoteStatic)
+    const seen = judgedHello(payload, { net: identity.net, linkKey: noise.remoteStatic, role: Role.node })
     const { send, receive } = noise.split()
     const ciphers = { send: new NoiseRecordCipher(send), receive: new NoiseRecordCipher(receive) }
     return new Peer({ wire, mode, identity, instance, ...seen, ...ciphers })
-  }
-}
-
-/** A node's Hello, judged as an acceptor must (SPEC 4.3, 5.2). */
-function judgedHello(
-  payload: Uint8Array,
-  net: Uint8Array,
-  linkKey: Uint8Array | null,
-): { hello: Hello; certificate: Certificate } {
-  try {
-    const hello = decodeHello(payload)
-    const certificate = verifyCertificate(hello.certificate, {
-      net,
-      nowMs: Date.now(),
-      linkKey: linkKey ?? undefined,
-      role: Role.node,
-    })
-    return { hello, certificate }
-  } catch (error) {
-    if (!(error instanceof AdaptnetError)) throw error
-    throw new Failure('the Hello of a node of this net (SPEC 4.3, 5.2)', `${error.code}: ${error.message}`)
   }
 }

@@ -12,12 +12,10 @@ import {
   RECORD_RAW_BYTES_MAX,
   RECORD_SEALED_BYTES_MAX,
   Role,
-  TAG_BYTES,
   VERSION_HIGHEST,
   VERSION_LOWEST,
 } from '../../../protocol/constants.ts'
 import { encodeFarewell } from '../../../protocol/control.ts'
-import type { ErrorCode } from '../../../protocol/errors.ts'
 import { wireNumber } from '../../../protocol/errors.ts'
 import { encodeRefusal } from '../../../protocol/preamble.ts'
 import { createAuthority, admit } from '../../identity/identity.ts'
@@ -28,46 +26,15 @@ import { bad, good, section } from './case.ts'
 import type { Case, CaseOptions, Subject, WrittenCase } from './case.ts'
 import { Failure, expect, expectBytes, expectEqual } from './failure.ts'
 import { frameBytes, recordHeader } from './frames.ts'
-import type { Peer } from './peer.ts'
+import { boxCases, linkWords, ping } from './link-cases.ts'
 import type { Post } from './post.ts'
 import { varint } from './raw-envelope.ts'
 import { PATIENCE_MS } from './wire.ts'
 
 const noise: CaseOptions = { mode: Mode.noise }
 
-const closes = (
-  sent: string,
-  code: ErrorCode,
-  deed: (peer: Peer, post: Post) => void,
-  options: CaseOptions = {},
-): WrittenCase<Post> =>
-  bad(
-    sent,
-    `CLOSE with ${code}, then the end`,
-    async (post) => {
-      const peer = await post.link()
-      deed(peer, post)
-      await peer.closed(code)
-    },
-    options,
-  )
-
-const ignored = (
-  sent: string,
-  expected: string,
-  deed: (peer: Peer, post: Post) => void | Promise<void>,
-  options: CaseOptions = {},
-): WrittenCase<Post> =>
-  good(
-    sent,
-    `${expected}; the link stays open`,
-    async (post) => {
-      const peer = await post.link()
-      await deed(peer, post)
-      await peer.alive()
-    },
-    options,
-  )
+const words = linkWords<Post>((post) => post.link())
+const { closes, ignored } = words
 
 /** A message 2 after which the dialler must end the connection and keep its own certificate to itself. */
 const turnedAway = (
@@ -249,7 +216,6 @@ const admissions: readonly WrittenCase<Post>[] = [
   }),
 ]
 
-const ping = (payload: string = ''): Buffer => frameBytes(FrameType.PING, { payload })
 const lengths = (type: number, envelope: number, payload: number, flags: number = 0): Buffer =>
   frameBytes(type, { flags, lengths: { envelope, payload } })
 
@@ -317,35 +283,6 @@ const frames: readonly WrittenCase<Post>[] = [
   ),
 ]
 
-const boxes: readonly WrittenCase<Post>[] = [
-  closes('a record of 0 and 0 bytes', 'RECORD_MALFORMED', (peer) => peer.wire.send(recordHeader(0, 0)), noise),
-  closes(
-    'a record that is no box',
-    'TAG_INVALID',
-    (peer) => peer.wire.send(recordHeader(40, 0), sodiumRandom(40)),
-    noise,
-  ),
-  closes(
-    'a record again',
-    'TAG_INVALID',
-    (peer) => {
-      const bytes = peer.seal(ping())
-      peer.wire.send(bytes, bytes)
-    },
-    noise,
-  ),
-  closes(
-    'one bit of a tag changed',
-    'TAG_INVALID',
-    (peer) => {
-      const bytes = peer.seal(ping())
-      bytes[8 + TAG_BYTES] = (bytes[8 + TAG_BYTES] as number) ^ 1
-      peer.wire.send(bytes)
-    },
-    noise,
-  ),
-]
-
 const farewells: readonly WrittenCase<Post>[] = [
   good('GO_AWAY', 'GO_AWAY in answer', async (post) => {
     const peer = await post.link()
@@ -393,7 +330,7 @@ export function diallerCases(subject: Subject): Case<Post>[] {
     ...section<Post>(subject, '4.2', 'link', messages),
     ...section<Post>(subject, '4.3', 'link', hellos),
     ...section<Post>(subject, '4.4', 'link', admissions),
-    ...section<Post>(subject, '4.5', 'link', boxes),
+    ...section<Post>(subject, '4.5', 'link', boxCases(words)),
     ...section<Post>(subject, '4.6', 'link', farewells),
     ...section<Post>(subject, '4.7', 'link', keepalives),
     ...section<Post>(subject, '7.3', 'link', discovery),

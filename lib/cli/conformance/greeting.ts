@@ -95,7 +95,7 @@ export async function greet(wire: Wire, identity: Identity, options: GreetOption
     wire.send(preamble, last(ownHello, HandshakeKind.PLAIN))
     const { kind, body } = await wire.message(wanted)
     if (kind !== HandshakeKind.PLAIN) throw new Failure(wanted, `kind ${kind}`)
-    const { hello, certificate } = readHello(body, identity.net, null)
+    const { hello, certificate } = judgedHello(body, { net: identity.net, linkKey: null, role: Role.broker })
     return new Peer({ wire, mode, identity, instance, hello, certificate, send: PLAIN_CIPHER, receive: PLAIN_CIPHER })
   }
   const noise = newNoise(true, preamble, options.linkKeyPair ?? identity.linkKeyPair)
@@ -103,7 +103,11 @@ export async function greet(wire: Wire, identity: Identity, options: GreetOption
   const { kind, body } = await wire.message(wanted)
   if (kind !== HandshakeKind.NOISE) throw new Failure(wanted, `kind ${kind}`)
   const payload = readNoise(noise, body, 'message 2 to be authentic (SPEC 4.4)')
-  const { hello, certificate } = readHello(payload, identity.net, noise.remoteStatic)
+  const { hello, certificate } = judgedHello(payload, {
+    net: identity.net,
+    linkKey: noise.remoteStatic,
+    role: Role.broker,
+  })
   wire.send(last(noise.writeMessage(ownHello), HandshakeKind.NOISE))
   const { send, receive } = noise.split()
   const ciphers = { send: new NoiseRecordCipher(send), receive: new NoiseRecordCipher(receive) }
@@ -119,27 +123,27 @@ export function readNoise(noise: HandshakeState, body: Uint8Array, wanted: strin
   }
 }
 
-/** The acceptor's Hello, judged as a dialler must (SPEC 4.4, duty 3). */
-function readHello(
+/**
+ * The peer's Hello, judged as whoever is at its other end must (SPEC 4.3, 4.4, 5.2).
+ * @throws Failure when it is not that of such a peer of this net
+ */
+export function judgedHello(
   payload: Uint8Array,
-  net: Uint8Array,
-  linkKey: Uint8Array | null,
+  { net, linkKey, role }: { net: Uint8Array; linkKey: Uint8Array | null; role: Role },
 ): { hello: Hello; certificate: Certificate } {
   try {
     const hello = decodeHello(payload)
-    const certificate = verifyCertificate(hello.certificate, {
-      net,
-      nowMs: Date.now(),
-      revocations: null,
-      linkKey: linkKey ?? undefined,
-      role: Role.broker,
-    })
-    if (hello.role !== Role.broker) throw new AdaptnetError('ROLE_REFUSED', `role ${hello.role}`)
-    if (hello.version !== VERSION_HIGHEST) throw new AdaptnetError('HANDSHAKE_FAILED', `version ${hello.version}`)
+    const judged = { net, nowMs: Date.now(), revocations: null, linkKey: linkKey ?? undefined, role }
+    const certificate = verifyCertificate(hello.certificate, judged)
+    if (hello.role !== role) throw new AdaptnetError('ROLE_REFUSED', `role ${hello.role}`)
+    // A dialler says the highest that it speaks, an acceptor the one that it has chosen.
+    if (hello.version < VERSION_HIGHEST || (role === Role.broker && hello.version > VERSION_HIGHEST))
+      throw new AdaptnetError('HANDSHAKE_FAILED', `version ${hello.version}`)
     return { hello, certificate }
   } catch (error) {
     if (!(error instanceof AdaptnetError)) throw error
-    throw new Failure('the Hello of a broker of this net (SPEC 4.3, 5.2)', `${error.code}: ${error.message}`)
+    const who = role === Role.broker ? 'broker' : 'node'
+    throw new Failure(`the Hello of a ${who} of this net (SPEC 4.3, 5.2)`, `${error.code}: ${error.message}`)
   }
 }
 

@@ -1,4 +1,4 @@
-/** SPEC 3.1, 3.2 and 4.5: what a reader of records and frames refuses, and with which code. */
+/** SPEC 3.1 and 3.2: what a reader of records and frames refuses, and with which code. */
 import {
   CONTROL_BYTES_MAX,
   ENVELOPE_BYTES_MAX,
@@ -12,68 +12,22 @@ import {
   RECORD_TIMEOUT_MS,
   TAG_BYTES,
 } from '../../../../protocol/constants.ts'
-import type { ErrorCode } from '../../../../protocol/errors.ts'
 import { sodiumRandom } from '../../../identity/sodium.ts'
-import { bad, good, section } from '../case.ts'
+import { section } from '../case.ts'
 import type { Case, CaseOptions, WrittenCase } from '../case.ts'
-import { expectBytes } from '../failure.ts'
 import { frameBytes, recordHeader } from '../frames.ts'
-import type { Peer } from '../peer.ts'
-import type { Part, Stand } from '../stand.ts'
+import { boxCases, echoed, linkWords, ping } from '../link-cases.ts'
+import type { LinkWords } from '../link-cases.ts'
+import type { Stand } from '../stand.ts'
 import { PATIENCE_MS } from '../wire.ts'
 
 const noise: CaseOptions = { mode: Mode.noise }
 const plain: CaseOptions = { mode: Mode.plain }
 const U32_MAX = 0xffff_ffff
 
-/** A deed on an open link, which closes it with a code. */
-export function closes(
-  sent: string,
-  code: ErrorCode,
-  deed: (peer: Peer, stand: Stand) => void | Promise<void>,
-  options: CaseOptions & { as?: Part; patienceMs?: number } = {},
-): WrittenCase<Stand> {
-  const { as = 'client', patienceMs = PATIENCE_MS, ...rest } = options
-  const needs = as === 'broker' ? (['broker'] as const) : []
-  return bad(
-    sent,
-    `CLOSE with ${code}, then the end`,
-    async (stand) => {
-      const peer = await stand.join(as)
-      await deed(peer, stand)
-      await peer.closed(code, patienceMs)
-    },
-    { needs, ...rest },
-  )
-}
-
-/** A deed on an open link, which goes on as if nothing had been. */
-export function ignored(
-  sent: string,
-  expected: string,
-  deed: (peer: Peer, stand: Stand) => void | Promise<void>,
-  options: CaseOptions & { as?: Part } = {},
-): WrittenCase<Stand> {
-  const { as = 'client', ...rest } = options
-  const needs = as === 'broker' ? (['broker'] as const) : []
-  return good(
-    sent,
-    `${expected}; the link stays open`,
-    async (stand) => {
-      const peer = await stand.join(as)
-      await deed(peer, stand)
-      await peer.alive()
-    },
-    { needs, ...rest },
-  )
-}
-
-const ping = (payload: Uint8Array | string = ''): Buffer => frameBytes(FrameType.PING, { payload })
-
-async function echoed(peer: Peer, payload: Uint8Array): Promise<void> {
-  const pong = await peer.next((frame) => frame.type === FrameType.PONG && frame.payload.equals(payload), 'PONG')
-  expectBytes(pong.payload, payload, 'PONG with')
-}
+const words: LinkWords<Stand> = linkWords((stand, as) => stand.join(as))
+export const closes: LinkWords<Stand>['closes'] = words.closes
+export const ignored: LinkWords<Stand>['ignored'] = words.ignored
 
 const records: readonly WrittenCase<Stand>[] = [
   closes('a record whose sealed part is one byte above the limit', 'RECORD_TOO_LARGE', (peer) =>
@@ -136,127 +90,6 @@ const records: readonly WrittenCase<Stand>[] = [
     patienceMs: RECORD_TIMEOUT_MS + PATIENCE_MS,
   }),
 ]
-
-const boxes: readonly WrittenCase<Stand>[] = [
-  ignored(
-    'REKEY three times, each followed by a PING under the next key',
-    'PONG to each',
-    async (peer) => {
-      for (let count = 0; count < 3; count++) {
-        rekeyed(peer)
-        await peer.alive()
-      }
-    },
-    noise,
-  ),
-  ignored(
-    'REKEY behind another frame of the same record',
-    'both are handled',
-    async (peer) => {
-      peer.sendRecord(Buffer.concat([ping('last of this key'), frameBytes(FrameType.REKEY)]))
-      peer.rekey()
-      await echoed(peer, Buffer.from('last of this key'))
-    },
-    noise,
-  ),
-  closes(
-    'a record under the earlier key behind REKEY',
-    'TAG_INVALID',
-    (peer) => {
-      peer.send(FrameType.REKEY)
-      peer.send(FrameType.PING)
-    },
-    noise,
-  ),
-  closes(
-    'the next key without REKEY',
-    'TAG_INVALID',
-    (peer) => {
-      peer.rekey()
-      peer.send(FrameType.PING)
-    },
-    noise,
-  ),
-  closes(
-    'REKEY that is not the last frame of its record',
-    'FRAME_MALFORMED',
-    (peer) => peer.sendRecord(Buffer.concat([frameBytes(FrameType.REKEY), ping()])),
-    noise,
-  ),
-  closes('REKEY', 'FRAME_UNEXPECTED', (peer) => peer.send(FrameType.REKEY), plain),
-  closes('a record of 0 and 0 bytes', 'RECORD_MALFORMED', (peer) => peer.wire.send(recordHeader(0, 0)), noise),
-  closes(
-    'a record that is one byte shorter than a tag',
-    'RECORD_MALFORMED',
-    (peer) => peer.wire.send(recordHeader(TAG_BYTES - 1, 0), Buffer.alloc(TAG_BYTES - 1)),
-    noise,
-  ),
-  closes(
-    'a record that is no box',
-    'TAG_INVALID',
-    (peer) => peer.wire.send(recordHeader(40, 0), sodiumRandom(40)),
-    noise,
-  ),
-  closes('one bit of a box changed', 'TAG_INVALID', (peer) => peer.wire.send(flipped(peer.seal(ping('x')), 12)), noise),
-  closes('one bit of a tag changed', 'TAG_INVALID', (peer) => peer.wire.send(flipped(peer.seal(ping()), 23)), noise),
-  closes(
-    'a header that was changed on the way: the length of the raw part',
-    'TAG_INVALID',
-    (peer) => {
-      const bytes = peer.seal(ping(), Buffer.alloc(4))
-      bytes.writeUInt32BE(3, 4)
-      peer.wire.send(bytes.subarray(0, -1))
-    },
-    noise,
-  ),
-  closes(
-    'a record again',
-    'TAG_INVALID',
-    (peer) => {
-      const bytes = peer.seal(ping())
-      peer.wire.send(bytes, bytes)
-    },
-    noise,
-  ),
-  closes(
-    'two records in the other order',
-    'TAG_INVALID',
-    (peer) => {
-      const first = peer.seal(ping())
-      peer.wire.send(peer.seal(ping()), first)
-    },
-    noise,
-  ),
-  closes(
-    'a record left out',
-    'TAG_INVALID',
-    (peer) => {
-      peer.seal(ping())
-      peer.wire.send(peer.seal(ping()))
-    },
-    noise,
-  ),
-  ignored('the header of a record of 0 and 0 bytes', 'nothing', (peer) => peer.wire.send(recordHeader(0, 0)), plain),
-  closes(
-    'frames that are not encrypted',
-    'TAG_INVALID',
-    (peer) => {
-      const frames = Buffer.concat([ping('in the clear'), ping('in the clear')])
-      peer.wire.send(recordHeader(frames.length, 0), frames)
-    },
-    noise,
-  ),
-]
-
-function rekeyed(peer: Peer): void {
-  peer.send(FrameType.REKEY)
-  peer.rekey()
-}
-
-function flipped(bytes: Buffer, at: number): Buffer {
-  bytes[at] = (bytes[at] as number) ^ 4
-  return bytes
-}
 
 const header = (type: number, envelope: number, payload: number, flags: number = 0): Buffer =>
   frameBytes(type, { flags, lengths: { envelope, payload } })
@@ -368,5 +201,5 @@ const malformed: readonly WrittenCase<Stand>[] = [
 export const recordCases: readonly Case<Stand>[] = [
   ...section<Stand>('broker', '3.1', 'codec', records),
   ...section<Stand>('broker', '3.2', 'codec', malformed),
-  ...section<Stand>('broker', '4.5', 'link', boxes),
+  ...section<Stand>('broker', '4.5', 'link', boxCases(words)),
 ]
