@@ -3,7 +3,7 @@ import { addressOf, decodeBrokers, decodeRegistered, decodeServiceKeys } from '.
 import { AdaptnetError } from '../../protocol/errors.ts'
 import type { ErrorCode } from '../../protocol/errors.ts'
 import type { HostPort } from '../discovery/candidates.ts'
-import type { HistoryEvent, HistorySink } from '../history.ts'
+import type { HistoryEvent, HistoryLine, HistorySink } from '../history.ts'
 import type { Identity } from '../identity/identity.ts'
 import type { Frame } from '../link/frame.ts'
 import type { Alarm, Runtime } from '../runtime.ts'
@@ -350,7 +350,13 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
 
   #historyOf(sink: HistorySink | undefined): ((event: HistoryEvent) => void) | null {
     if (sink === undefined) return null
-    return (event) => sink({ ...event, t: this.#runtime.now(), node: this.address })
+    return (event) => {
+      // Each event is made for this: what it lacks is added to it, since a copy would cost as much as the rest.
+      const line = event as HistoryLine
+      line.t = this.#runtime.now()
+      line.node = this.address
+      sink(line)
+    }
   }
 
   // --- links

@@ -63,35 +63,48 @@ export class World {
   /** Lets everything happen until a time, or until a condition holds. */
   async run(untilMs: number, done: (() => boolean) | null = null): Promise<void> {
     const { timeline } = this
-    await this.#finishTurn()
-    while (done === null || !done()) {
-      if (timeline.step(untilMs) === null) break
-      if (this.#settling || this.#turnEnds.length > 0) await this.#finishTurn()
+    let owed = true
+    for (;;) {
+      // As in a real process: promises first, then what was asked for at the end of the turn.
+      if (this.#settling) {
+        this.#settling = false
+        for (let turn = 0; turn < TURNS; turn++) await SETTLED
+        owed = true
+        continue
+      }
+      if (this.#turnEnds.length > 0) {
+        this.#endTurn()
+        owed = true
+        continue
+      }
+      if (owed) {
+        owed = false
+        await SETTLED
+      }
       if (timeline.happened > HAPPENINGS_MAX) {
         this.break(`ENDLESS: more than ${HAPPENINGS_MAX} events`)
         return
       }
+      if ((done !== null && done()) || timeline.step(untilMs) === null) break
     }
     if (done === null && untilMs !== Infinity) timeline.nowMs = Math.max(timeline.nowMs, untilMs)
   }
 
-  /** As in a real process: promises first, then what was asked for at the end of the turn. */
-  async #finishTurn(): Promise<void> {
-    for (;;) {
-      if (this.#settling) {
-        this.#settling = false
-        for (let turn = 0; turn < TURNS; turn++) await SETTLED
-        continue
-      }
-      if (this.#turnEnds.length === 0) return
-      for (const end of this.#turnEnds.splice(0)) end()
-    }
+  /** What they ask for meanwhile waits for the next turn. */
+  #endTurn(): void {
+    const ends = this.#turnEnds
+    const count = ends.length
+    for (let at = 0; at < count; at++) (ends[at] as () => void)()
+    ends.splice(0, count)
   }
 
   // --- history
 
   tell(node: string, event: HistoryEvent): void {
-    this.#record({ ...event, t: this.timeline.nowMs, node })
+    const line = event as HistoryLine
+    line.t = this.timeline.nowMs
+    line.node = node
+    this.#record(line)
   }
 
   #record(line: HistoryLine): void {
