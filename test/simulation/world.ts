@@ -10,8 +10,6 @@ import type { Plan } from './plan.ts'
 import { SimulatedProcess } from './process.ts'
 import { Timeline } from './timeline.ts'
 
-/** A chain of promises is given this many turns to settle: more than any in the core is long. */
-const TURNS = 12
 /** No seed needs as many: a loop that never ends is found. */
 const HAPPENINGS_MAX = 5_000_000
 
@@ -61,33 +59,46 @@ export class World {
   }
 
   /** Lets everything happen until a time, or until a condition holds. */
-  async run(untilMs: number, done: (() => boolean) | null = null): Promise<void> {
+  run(untilMs: number, done: (() => boolean) | null = null): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const goOn = (): void => {
+        try {
+          if (this.#goOn(untilMs, done, goOn)) resolve()
+        } catch (error) {
+          reject(error instanceof Error ? error : new Error(String(error)))
+        }
+      }
+      goOn()
+    })
+  }
+
+  /**
+   * Lets things happen until it is over, which it tells, or until promises have to be settled. As in a real process they
+   * come first, then what was asked for at the end of the turn. What a promise queues for the next tick runs when no other
+   * is left to be settled: to wait for each in turn would cost more, and nobody knows how many there are.
+   */
+  #goOn(untilMs: number, done: (() => boolean) | null, goOn: () => void): boolean {
     const { timeline } = this
-    let owed = true
     for (;;) {
-      // As in a real process: promises first, then what was asked for at the end of the turn.
       if (this.#settling) {
         this.#settling = false
-        for (let turn = 0; turn < TURNS; turn++) await SETTLED
-        owed = true
-        continue
+        void SETTLED.then(() => process.nextTick(goOn))
+        return false
       }
       if (this.#turnEnds.length > 0) {
         this.#endTurn()
-        owed = true
+        this.#settling = true
         continue
-      }
-      if (owed) {
-        owed = false
-        await SETTLED
       }
       if (timeline.happened > HAPPENINGS_MAX) {
         this.break(`ENDLESS: more than ${HAPPENINGS_MAX} events`)
-        return
+        return true
       }
-      if ((done !== null && done()) || timeline.step(untilMs) === null) break
+      if ((done !== null && done()) || timeline.step(untilMs) === null) {
+        if (done === null && untilMs !== Infinity) timeline.nowMs = Math.max(timeline.nowMs, untilMs)
+        return true
+      }
     }
-    if (done === null && untilMs !== Infinity) timeline.nowMs = Math.max(timeline.nowMs, untilMs)
   }
 
   /** What they ask for meanwhile waits for the next turn. */
