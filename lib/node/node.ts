@@ -448,7 +448,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
     this.#alarmMs = Infinity
     if (nowMs - this.#rungMs > STANDSTILL_MS) this.#links.abandon(nowMs)
     this.#rungMs = nowMs
-    this.#deadlines.ring(nowMs, (entry) => this.#due(entry, nowMs))
+    this.#deadlines.ring(nowMs, this.#due)
     if (nowMs >= this.#nextTickMs) {
       this.#nextTickMs = nowMs + TICK_MS
       this.#links.tick(nowMs)
@@ -475,7 +475,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
       for (const link of links) this.#writer.acknowledge(link, worker, table.watermark)
   }
 
-  #due(entry: Due, nowMs: number): void {
+  readonly #due = (entry: Due, nowMs: number): void => {
     if (entry instanceof PendingRequest) {
       this.#requests.due(entry, nowMs)
       this.#checkDrained()
