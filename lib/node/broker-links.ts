@@ -172,7 +172,7 @@ export class BrokerLinks {
 
   tick(nowMs: number): void {
     const { list } = this
-    for (let at = 0; at < list.length; ) {
+    for (let at = 0; at < list.length;) {
       const link = list[at] as NodeLink
       link.tick(nowMs)
       if (link.idleForMs(nowMs) >= LINGER_MS) this.#retire(link, 'nothing is under way any more', nowMs)

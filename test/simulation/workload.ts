@@ -142,14 +142,11 @@ export class Workload {
     const chance = this.#chance
     const delivery = chance.pick(plan.deliveries)
     const timeoutMs = chance.between(...plan.timeoutMs)
-    const options: RequestOptions = {
-      delivery,
-      timeoutMs,
-      deadlineMs: Math.max(timeoutMs, chance.between(...plan.deadlineMs)),
-      ...(delivery === 'exactly-once' && chance.yes(0.5) ? {} : { retries: chance.int(...plan.retries) }),
-      ...(chance.yes(plan.hedgeChance) ? { hedge: true } : {}),
-      ...(chance.yes(plan.namedChance) ? { broker: chance.pick(net.brokers) } : {}),
-    }
+    const deadlineMs = Math.max(timeoutMs, chance.between(...plan.deadlineMs))
+    const options: RequestOptions = { delivery, timeoutMs, deadlineMs }
+    if (!(delivery === 'exactly-once' && chance.yes(0.5))) options.retries = chance.int(...plan.retries)
+    if (chance.yes(plan.hedgeChance)) options.hedge = true
+    if (chance.yes(plan.namedChance)) options.broker = chance.pick(net.brokers)
     if (plan.cancelChance > 0 && chance.yes(plan.cancelChance)) {
       const aborting = new AbortController()
       options.signal = aborting.signal
@@ -183,7 +180,7 @@ export class Workload {
     payload.writeUInt32BE(sizes.replySize, 8)
     payload.writeUInt32BE(sizes.size, 12)
     // The handler cannot see the promise; a header says that its effect is to be counted.
-    const headers = options.delivery === 'exactly-once' ? [{ name: 'exact', value: '' }] : []
+    if (options.delivery === 'exactly-once') options.headers = [{ name: 'exact', value: '' }]
     const call: OpenCall = { client: process, number }
     this.open.add(call)
     this.lastDeadlineMs = Math.max(this.lastDeadlineMs, world.timeline.nowMs + (options.deadlineMs ?? 2_000))
@@ -194,7 +191,7 @@ export class Workload {
       told(outcome)
     }
     world.settling()
-    node.request(service, payload, { ...options, headers }).then(
+    node.request(service, payload, options).then(
       (reply) => {
         ended('reply')
         if (!writeReply(payload, EXPECTED.subarray(0, replySizeIn(payload))).equals(reply.payload))
