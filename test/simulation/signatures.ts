@@ -9,7 +9,7 @@ const KEPT_MAX = 4_096
  */
 export function verifySignaturesOnce(): void {
   const known = new Map<string, boolean>()
-  const verify = sodium.crypto_sign_verify_detached
+  const verify = sodium.crypto_sign_verify_detached.bind(sodium)
   sodium.crypto_sign_verify_detached = (signature, message, publicKey) => {
     const key = latin1(signature) + latin1(publicKey) + latin1(message)
     let right = known.get(key)
