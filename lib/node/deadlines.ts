@@ -16,7 +16,7 @@ export interface Due {
  * sending it.
  */
 export class Deadlines {
-  readonly #slots: (Due | null)[] = Array.from({ length: SLOTS }, () => null)
+  readonly #slots: (Due | null)[] = Array<Due | null>(SLOTS).fill(null)
   #count = 0
   /** The slot number, counted on for ever, up to which all has been visited. */
   #visited: number
