@@ -48,5 +48,13 @@ export type HistorySink = (line: HistoryLine) => void
 export function hashOf(bytes: Uint8Array): string {
   let hash = 0x811c_9dc5
   for (let index = 0; index < bytes.length; index++) hash = Math.imul(hash ^ (bytes[index] as number), 0x0100_0193)
-  return (hash >>> 0).toString(16).padStart(8, '0')
+  return hexOf(hash)
+}
+
+/** Two digits of each byte: numbers beyond 31 bits are written slowly otherwise, and a history has four of them a request. */
+const HEX: readonly string[] = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'))
+
+/** 32 bits in eight hex digits. */
+export function hexOf(word: number): string {
+  return `${HEX[word >>> 24]}${HEX[(word >>> 16) & 0xff]}${HEX[(word >>> 8) & 0xff]}${HEX[word & 0xff]}`
 }

@@ -3,11 +3,14 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
+import { BUDGET_RULE, Budget } from '../lib/checker/budget.ts'
 import { HistoryChecker } from '../lib/checker/checker.ts'
 import type { CheckOptions } from '../lib/checker/checker.ts'
 import { sliceOf } from '../lib/checker/violation.ts'
 import { check } from '../lib/cli/check.ts'
 import type { HistoryEvent, HistoryLine } from '../lib/history.ts'
+import { RetryBudget } from '../lib/node/retry-budget.ts'
+import { Chance } from './simulation/chance.ts'
 
 const CLIENT = 'anna/00000001'
 const WORKER = 'wanda/00000002'
@@ -283,6 +286,51 @@ t.test('more retries than the budget has', async (t) => {
   // 1,000 calls earn 100, and a reserve of 64 is there.
   t.same(storm(1_000, 160), [])
   t.same(storm(1_000, 170), ['D11'])
+})
+
+t.test('one failover of a request is free, and only one', async (t) => {
+  const lost = (t: number, broker: string): Line => at(t, CLIENT, { ev: 'unlinked', broker, code: 'UNREACHABLE' })
+  const judged = (reserve: number, lines: Line[]): string[] =>
+    rulesOf(lines, { budget: { perCall: 0, savedMax: 0, reserve, reservePerSecond: 0 } })
+  const twice = [call(0), send(0), lost(9, 'b0'), send(9, 1), lost(20, 'b1'), send(20, 2), end(1_000, 'UNKNOWN', 3)]
+  t.same(judged(1, twice), [])
+  t.same(judged(0, twice), ['D11'])
+  // The link of an attempt that has timed out says nothing to the node: what it sends next is paid.
+  const older = [call(0), send(0), send(500, 1), lost(510, 'b0'), reject(520, 'WORKER_LOST', 'b1')]
+  const again = send(520, 2, { broker: 'b1' })
+  t.same(judged(2, [...older, again, lost(530, 'b1'), send(530, 3), end(1_000, 'UNKNOWN', 4)]), [])
+})
+
+t.test('a node that keeps its budget is never accused, whatever a history does not show', async (t) => {
+  for (let seed = 1; seed <= 5_000; seed++) {
+    const chance = new Chance(seed, 1)
+    const [calls, retries, unseen, pauseMs] = [
+      chance.next(),
+      chance.next() / 2,
+      chance.next() / 2,
+      chance.between(1, 200),
+    ]
+    const node = new RetryBudget(0)
+    const judge = new Budget(BUDGET_RULE, 0)
+    let nowMs = 0
+    let accused = 0
+    const spend = (): void => {
+      if (node.spend(nowMs) && !judge.spend(nowMs)) accused += 1
+    }
+    for (let step = 0; step < 60; step++) {
+      nowMs += chance.between(0, pauseMs)
+      if (chance.yes(calls))
+        for (let call = 0; call < 4; call++) {
+          node.called()
+          judge.called()
+        }
+      if (chance.yes(unseen)) node.spend(nowMs)
+      if (chance.yes(retries)) spend()
+    }
+    // What is left shows who has how much.
+    for (let step = 0; step < 120; step++) spend()
+    if (accused > 0) t.equal(accused, 0, `seed ${seed}`)
+  }
 })
 
 t.test('the slice shows what matters and nothing else', async (t) => {

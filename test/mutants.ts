@@ -1,7 +1,6 @@
 /**
  * `npm run mutants`: plants bugs into a copy of the built core, one at a time, and asks who finds them: the simulator with
- * its history checker first, then tests. A bug that nobody finds is a hole in them. `npm run mutants -- --judge` does so
- * for `adaptnet conformance`, with faults of a broker that peers can see.
+ * its history checker first, then tests. A bug that nobody finds is a hole in them.
  */
 import { availableParallelism } from 'node:os'
 import { parseArgs } from 'node:util'
@@ -16,6 +15,15 @@ const SEEDS_DEFAULT = 250
 const SIMULATION_MS_MAX = 240_000
 const TEST_MS_MAX = 180_000
 
+const USAGE = `usage: npm run mutants -- [--only TEXT] [--seeds N] [--jobs N] [--judge]
+
+Plants bugs into a copy of the built core, one at a time, and tells who finds each: the simulator, or else a test.
+
+  --only TEXT  the bugs whose names have this in them
+  --seeds N    how many seeds the simulator has for each, default ${SEEDS_DEFAULT}
+  --jobs N     how many at the same time, default one for each processor
+  --judge      faults of a broker that peers can see, for \`adaptnet conformance\` to find`
+
 interface Verdict {
   mutant: Mutant
   caughtBy: string
@@ -29,6 +37,7 @@ const { values } = parseArgs({
     only: { type: 'string' },
     jobs: { type: 'string' },
     judge: { type: 'boolean' },
+    help: { type: 'boolean', short: 'h' },
   },
 })
 const seedsMax = Number(values.seeds ?? SEEDS_DEFAULT)
@@ -85,6 +94,11 @@ function seedsOf({ output }: Ran): number | string {
 }
 
 async function main(): Promise<number> {
+  if (values.help === true) {
+    out(USAGE)
+    return 0
+  }
+  if (values.judge === true) return judgeMutants(values.only, out)
   const mutants = MUTANTS.filter(({ name }) => values.only === undefined || name.includes(values.only))
   // All of them, before hours are spent on the first.
   for (const mutant of mutants) expectPlantable(mutant)
@@ -122,4 +136,4 @@ async function main(): Promise<number> {
   return alive.length === 0 ? 0 : 1
 }
 
-process.exitCode = values.judge === true ? await judgeMutants(values.only, out) : await main()
+process.exitCode = await main()

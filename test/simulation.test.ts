@@ -3,8 +3,10 @@ import { execFileSync } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { sliceOf } from '../lib/checker/violation.ts'
+import { expectPlantable } from './laboratory.ts'
 import { planOf } from './simulation/plan.ts'
 import type { Fault } from './simulation/plan.ts'
+import { MUTANTS } from './simulation/planted-bugs.ts'
 import { runSeed } from './simulation/run.ts'
 import type { Outcome } from './simulation/run.ts'
 import { REGRESSION_SEEDS } from './simulation/seeds.ts'
@@ -50,6 +52,10 @@ t.test('the same seed goes the same way in another process, whatever ran there b
   for (const seed of [44, 43, 42, 41]) here.unshift(`${seed} ${(await runSeed(seed)).digest}`)
   t.same(there, here)
   t.equal(new Set(here.map((line) => line.split(' ')[1])).size, 4, 'and other seeds go other ways')
+})
+
+t.test('each bug of the mutants can still be planted', async (t) => {
+  for (const mutant of MUTANTS) t.doesNotThrow(() => expectPlantable(mutant), mutant.name)
 })
 
 t.test('the list of faults is shrunk to those that matter', async (t) => {

@@ -21,8 +21,8 @@ export class Outstanding {
   #next: Int32Array = new Int32Array(CAPACITY_FIRST)
   #ids: Uint32Array = new Uint32Array(CAPACITY_FIRST * 4)
   #deadlines: Float64Array = new Float64Array(CAPACITY_FIRST)
-  #clients: (BrokerLink | null)[] = Array.from({ length: CAPACITY_FIRST }, () => null)
-  #offers: (Offer | null)[] = Array.from({ length: CAPACITY_FIRST }, () => null)
+  #clients: (BrokerLink | null)[] = Array<BrokerLink | null>(CAPACITY_FIRST).fill(null)
+  #offers: (Offer | null)[] = Array<Offer | null>(CAPACITY_FIRST).fill(null)
   #free = NONE
   #size = 0
 

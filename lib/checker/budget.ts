@@ -32,7 +32,9 @@ export class Budget {
     const { reserve, reservePerSecond } = this.#rule
     this.#reserve = Math.min(reserve, this.#reserve + ((nowMs - this.#filledMs) / 1_000) * reservePerSecond)
     this.#filledMs = nowMs
-    if (this.#saved >= 1) this.#saved -= 1
+    // Sums of tenths depend on their order: what is just one token here may be just less there, where it is kept, and the
+    // reserve pays, which fills again. The reserve that pays here first only makes this bound wider.
+    if (this.#saved >= 1 + ROUNDING) this.#saved -= 1
     else if (this.#reserve >= 1) this.#reserve -= 1
     // The node may have paid for more than shows here, and so hold whole what is in two parts here. Times may be rounded.
     else if (this.#saved + this.#reserve >= 1 - ROUNDING) {

@@ -177,7 +177,8 @@ export class HistoryChecker {
     request.sends += 1
     request.outBy.add(line.broker)
     request.attemptEndMs = line.t + line.timeoutMs
-    request.linkLost = false
+    request.lastBroker = line.broker
+    request.linkLost = 'no'
     request.refusedByCode = ''
     request.busyMs = null
     node.moved(line.id)
@@ -188,8 +189,9 @@ export class HistoryChecker {
     if (request.sends === 0) return
     const code = request.refusedByCode
     if (FREE_AGAIN.has(code)) return
-    if (request.linkLost && !request.failedOver) {
-      request.failedOver = true
+    if (request.linkLost !== 'no' && !request.failedOver) {
+      // What may have been paid here is not what the node had for nothing: that may still come.
+      request.failedOver = request.linkLost === 'surely'
       return
     }
     const { paid } = node

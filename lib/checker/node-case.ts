@@ -69,7 +69,8 @@ export class NodeCase {
     for (const request of this.open.values()) {
       if (!request.outBy.delete(broker)) continue
       if (SLOW_ENDS.has(code)) continue
-      request.linkLost = true
+      const only = request.outBy.size === 0 && request.lastBroker === broker && nowMs < request.attemptEndMs
+      request.linkLost = only ? 'surely' : 'perhaps'
       // Later attempts may be one of two that are out, or wait for the budget: the first says enough.
       const first = request.sends === 1 && request.refused === 0 && nowMs < request.attemptEndMs
       if (first && this.#usable.size > 0)

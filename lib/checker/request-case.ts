@@ -33,6 +33,9 @@ export const NOTHING_STARTED: ReadonlySet<string> = new Set([
   'REQUEST_FORGED',
 ])
 
+/** `perhaps`: the attempt that was out may have been another one, or over; then the node had nothing to move. */
+export type LinkLost = 'no' | 'perhaps' | 'surely'
+
 /** What a history says of one request, in the little that the rules need: histories are long. */
 export class RequestCase {
   readonly id: string
@@ -60,8 +63,10 @@ export class RequestCase {
   attemptEndMs = 0
   /** The last attempt was refused by a broker that may not have been the last to be asked. */
   refusedByCode = ''
-  /** The link of the last attempt was reset after it was sent. */
-  linkLost = false
+  /** By which the last attempt was sent. */
+  lastBroker = ''
+  /** A link by which it was out was reset after the last attempt was sent. */
+  linkLost: LinkLost = 'no'
   failedOver = false
   readonly starts: Start[] = []
   readonly dones: Done[] = []

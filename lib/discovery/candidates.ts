@@ -122,16 +122,20 @@ export class Candidates {
    * `dialling` from now on. Several addresses of one broker are not dialled at once.
    */
   takeDue(nowMs: number, room: number = Infinity, rank: Rank = anyOf): Candidate[] {
-    const due: { candidate: Candidate; rank: number }[] = []
-    const busy = new Set<string>()
+    // Asked at every tick, and seldom is there any.
+    let due: { candidate: Candidate; rank: number }[] | null = null
     for (const candidate of this.#byKey.values()) {
-      if (candidate.state === 'dialling' && candidate.broker !== null && nowMs - candidate.nextMs < DIAL_HEDGE_MS)
-        busy.add(candidate.broker)
       if (candidate.state !== 'waiting' || candidate.nextMs > nowMs) continue
       const ranked = rank(candidate)
-      if (ranked !== null) due.push({ candidate, rank: rank === anyOf ? 0 : ranked + this.#chance() })
+      if (ranked === null) continue
+      due ??= []
+      due.push({ candidate, rank: rank === anyOf ? 0 : ranked + this.#chance() })
     }
+    if (due === null) return []
     if (rank !== anyOf) due.sort((one, other) => one.rank - other.rank)
+    const busy = new Set<string>()
+    for (const { state, broker, nextMs } of this.#byKey.values())
+      if (state === 'dialling' && broker !== null && nowMs - nextMs < DIAL_HEDGE_MS) busy.add(broker)
     const taken: Candidate[] = []
     for (const { candidate } of due) {
       if (taken.length >= room) break

@@ -25,6 +25,7 @@ export interface Destination {
  */
 export class AttemptWriter {
   readonly #session: Uint8Array
+  readonly #sessionHex: string
   readonly #sender: Buffer
   #scratch: Buffer = Buffer.alloc(512)
   #counter = 0
@@ -32,6 +33,7 @@ export class AttemptWriter {
   /** `session`: 8 unpredictable bytes, the first half of every id. `sender`: this node's address. */
   constructor(session: Uint8Array, sender: Buffer) {
     this.#session = session
+    this.#sessionHex = Buffer.from(session).toString('hex')
     this.#sender = sender
   }
 
@@ -72,7 +74,7 @@ export class AttemptWriter {
 
   /** A request's id as 32 hex digits. */
   idOf(counter: number): string {
-    return Buffer.from(this.#session).toString('hex') + counter.toString(16).padStart(2 * SESSION_BYTES, '0')
+    return this.#sessionHex + counter.toString(16).padStart(2 * SESSION_BYTES, '0')
   }
 
   request(request: PendingRequest, link: NodeLink, watermark: number, nowMs: number): void {

@@ -82,12 +82,18 @@ export class BrokerLinks {
 
   /** When the next candidate is to be dialled, or null. */
   get deadlineMs(): number | null {
-    return this.#kept.length < this.#wanted ? this.#candidates.deadlineMs(this.#rank) : null
+    return this.#keptCount < this.#wanted ? this.#candidates.deadlineMs(this.#rank) : null
   }
 
   /** The links that carry requests and are meant to stay. */
   get #kept(): NodeLink[] {
     return this.list.filter((link) => link.kept)
+  }
+
+  get #keptCount(): number {
+    let count = 0
+    for (const { kept } of this.list) if (kept) count += 1
+    return count
   }
 
   get #wanted(): number {
@@ -105,7 +111,7 @@ export class BrokerLinks {
   }
 
   dialDue(nowMs: number): void {
-    const room = this.#wanted - this.#kept.length - this.#candidates.dialling(nowMs)
+    const room = this.#wanted - this.#keptCount - this.#candidates.dialling(nowMs)
     if (room <= 0) return
     for (const candidate of this.#candidates.takeDue(nowMs, room, this.#rank)) this.#dial(candidate, false)
   }
@@ -165,10 +171,13 @@ export class BrokerLinks {
   }
 
   tick(nowMs: number): void {
-    // Copied: a link that is given up leaves the list meanwhile.
-    for (const link of this.list.slice()) {
+    const { list } = this
+    for (let at = 0; at < list.length;) {
+      const link = list[at] as NodeLink
       link.tick(nowMs)
       if (link.idleForMs(nowMs) >= LINGER_MS) this.#retire(link, 'nothing is under way any more', nowMs)
+      // A link that is given up leaves the list: then another stands here.
+      if (list[at] === link) at += 1
     }
     if (!this.#leaving && !this.#closed) this.#plan(nowMs)
   }
@@ -232,17 +241,16 @@ export class BrokerLinks {
 
   /** Keeps as many links as are wanted, to the nearest of those that are known. */
   #plan(nowMs: number): void {
-    const kept = this.#kept
     for (const link of this.list) {
       const ms = link.link.open ? link.roundTripMs : null
       if (ms !== null) this.known.measured(link.address, ms, nowMs)
     }
     const trial = this.list.find((link) => link.trial)
-    const surplus = kept.length - this.#wanted
+    const surplus = this.#keptCount - this.#wanted
     if (trial !== undefined) {
-      if (trial.link.open) this.#judge(trial, kept, surplus, nowMs)
+      if (trial.link.open) this.#judge(trial, this.#kept, surplus, nowMs)
     } else if (surplus > 0) {
-      const worst = farthest(kept, nowMs)
+      const worst = farthest(this.#kept, nowMs)
       if (worst !== null) worst.leave()
     } else if (surplus === 0 && nowMs >= this.#nextTrialMs) this.#try(nowMs)
   }

@@ -16,7 +16,7 @@ export interface Due {
  * sending it.
  */
 export class Deadlines {
-  readonly #slots: (Due | null)[] = Array.from({ length: SLOTS }, () => null)
+  readonly #slots: (Due | null)[] = Array<Due | null>(SLOTS).fill(null)
   #count = 0
   /** The slot number, counted on for ever, up to which all has been visited. */
   #visited: number
@@ -55,15 +55,19 @@ export class Deadlines {
   }
 
   /** Takes out what has fallen due and calls `visit` for each; `visit` may set entries again. */
-  ring(nowMs: number, visit: (entry: Due) => void): void {
+  ring(nowMs: number, visit: (entry: Due, nowMs: number) => void): void {
     const until = Math.floor(nowMs / SLOT_MS)
-    const due: Due[] = []
+    let due: Due[] | null = null
     for (let at = Math.max(this.#visited + 1, until - SLOTS + 1); at <= until; at++)
       for (let entry = this.#slots[at % SLOTS] ?? null; entry !== null; entry = entry.nextDue)
-        if (entry.dueMs <= nowMs) due.push(entry)
+        if (entry.dueMs <= nowMs) {
+          due ??= []
+          due.push(entry)
+        }
     this.#visited = Math.max(this.#visited, until)
+    if (due === null) return
     for (const entry of due) this.clear(entry)
-    for (const entry of due) visit(entry)
+    for (const entry of due) visit(entry, nowMs)
   }
 
   /** When to ring next, or null; never later than the first entry falls due, sometimes earlier. */

@@ -107,7 +107,7 @@ export class Execution implements Due, ServedRequest {
   }
 
   get id(): string {
-    return this.session.sessionBytes.toString('hex') + this.counter.toString(16).padStart(2 * SESSION_BYTES, '0')
+    return this.session.sessionHex + this.counter.toString(16).padStart(2 * SESSION_BYTES, '0')
   }
 
   get timeToLiveMs(): number {

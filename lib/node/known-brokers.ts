@@ -162,9 +162,11 @@ export class KnownBrokers {
 
 const WEIGHT: Readonly<Record<BrokerState, number>> = { draining: 4, alive: 3, suspect: 2, left: 1 }
 const OWN_WORD = 10
+const STATES: ReadonlyMap<number, BrokerState> = new Map(
+  Object.entries(BrokerStateNumber).map(([name, number]) => [number, name as BrokerState]),
+)
 
 /** A number of a later version is read as alive: the handshake decides. */
 function stateOf(number: number): BrokerState {
-  for (const [name, value] of Object.entries(BrokerStateNumber)) if (value === number) return name as BrokerState
-  return 'alive'
+  return STATES.get(number) ?? 'alive'
 }

@@ -45,8 +45,9 @@ export class RequestHistory {
 
   end(request: PendingRequest, outcome: ErrorCode | 'reply', worker?: string, payload?: Buffer): void {
     if (this.#sink === null) return
-    const answer = worker === undefined || payload === undefined ? {} : { worker, reply: hashOf(payload) }
     const id = this.#writer.idOf(request.counter)
-    this.#sink({ ev: 'end', id, outcome, attempts: request.attempts, ...answer })
+    const { attempts } = request
+    if (worker === undefined || payload === undefined) this.#sink({ ev: 'end', id, outcome, attempts })
+    else this.#sink({ ev: 'end', id, outcome, attempts, worker, reply: hashOf(payload) })
   }
 }

@@ -30,6 +30,9 @@ export class ClientSession<Running> {
   /** `name/instance`. */
   readonly sender: string
   readonly sessionBytes: Buffer
+  readonly sessionHex: string
+  /** Names the client in journals: its address and its session. */
+  readonly name: string
   /** Where answers go. */
   readonly destination: Destination
   readonly records: Map<number, SeenRequest<Running>> = new Map()
@@ -40,12 +43,9 @@ export class ClientSession<Running> {
   constructor(sender: string, sessionBytes: Buffer, destination: Destination) {
     this.sender = sender
     this.sessionBytes = sessionBytes
+    this.sessionHex = sessionBytes.toString('hex')
+    this.name = `${sender}/${this.sessionHex}`
     this.destination = destination
-  }
-
-  /** Names the client in journals: its address and its session. */
-  get name(): string {
-    return `${this.sender}/${this.sessionBytes.toString('hex')}`
   }
 
   /** Whether this is the session of the envelope that `route` has just read, by `bytes`. */

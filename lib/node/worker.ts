@@ -379,11 +379,10 @@ export class Worker {
   }
 
   #complete(execution: Execution, type: number, answer: Buffer): void {
-    this.#options.history?.({
-      ev: 'done',
-      id: execution.id,
-      ...(type === FrameType.REPLY ? { outcome: 'reply', reply: hashOf(answer) } : { outcome: 'WORKER_ERROR' }),
-    })
+    const { history } = this.#options
+    if (history !== null && type === FrameType.REPLY)
+      history({ ev: 'done', id: execution.id, outcome: 'reply', reply: hashOf(answer) })
+    else if (history !== null) history({ ev: 'done', id: execution.id, outcome: 'WORKER_ERROR' })
     this.#leaveAnswered(execution, type, answer)
   }
 

@@ -1,6 +1,6 @@
 /**
  * `npm run membership`: the membership machine with 20 to 10,000 brokers on a virtual network (see fleet.ts for what is
- * modelled). Prints a table, and writes it with a plot to bench/results. `--brokers 20,100` and `--day` choose.
+ * modelled). Prints a table, and writes it with a plot to bench/results.
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -13,11 +13,30 @@ import { costOver, timeUntilAllKnow, timeUntilEqual } from './measure.ts'
 import { plot } from './plot.ts'
 
 const DAY_MS = 86_400_000
+const BROKERS_DEFAULT = '20,100,1000,10000'
+const SEED_DEFAULT = '1'
+
+const USAGE = `usage: npm run membership -- [--brokers N,N...] [--seed S] [--day] [--out FOLDER]
+
+Runs the membership machine of nets of brokers on a virtual network and clock: how soon all know of a join, a kill and a
+power cut, how soon views are equal after a cut, what it costs in quiet, and whether deaths are made up under faults.
+
+  --brokers N,N...  how many brokers, default ${BROKERS_DEFAULT}; the largest takes most of the time
+  --seed S          of all chance, default ${SEED_DEFAULT}
+  --day             a day at 1 % of frames late, too, when --brokers is given; without it there always is one
+  --out FOLDER      where membership.txt, .json and .svg are written, default bench/results`
+
 const { values } = parseArgs({
-  options: { brokers: { type: 'string' }, seed: { type: 'string' }, day: { type: 'boolean' }, out: { type: 'string' } },
+  options: {
+    brokers: { type: 'string' },
+    seed: { type: 'string' },
+    day: { type: 'boolean' },
+    out: { type: 'string' },
+    help: { type: 'boolean', short: 'h' },
+  },
 })
-const sizes = (values.brokers ?? '20,100,1000,10000').split(',').map(Number)
-const seed = Number(values.seed ?? 1)
+const sizes = (values.brokers ?? BROKERS_DEFAULT).split(',').map((text) => whole(text, 2))
+const seed = whole(values.seed ?? SEED_DEFAULT, 0)
 const folder =
   values.out ?? join(fileURLToPath(new URL('.', import.meta.resolve('adaptnet/package.json'))), 'bench/results')
 const lines: string[] = []
@@ -103,70 +122,81 @@ function measureFaults(what: string, options: FleetOptions, ms: number): (string
   return [what, options.brokers, ms / 60_000, Math.round(hours), suspicions, fleet.wronged.size, fleet.falseDeaths]
 }
 
-out(`membership, seed ${seed}: times are virtual, latency 1 to 5 ms, the worst of as many nets as the size allows`)
-out('')
-const rows: SizeRow[] = []
-for (const brokers of sizes) {
-  const row = measureSize(brokers)
-  process.stderr.write(`${JSON.stringify(row)}\n`)
-  rows.push(row)
-}
-const ms = (value: number): string => (value === Infinity ? 'never' : `${Math.round(value)} ms`)
-for (const line of formatTable(
-  ['brokers', 'join', 'kill -9', 'power cut', 'cut away', 'heal', 'bytes/s', 'frames/s', 'links', 'took'],
-  rows.map((row) => [
-    row.brokers,
-    ms(row.joinMs),
-    ms(row.killMs),
-    ms(row.powerMs),
-    row.cutAway,
-    row.cutAway === 0 ? '-' : ms(row.healMs),
-    Math.round(row.bytes),
-    row.frames.toFixed(1),
-    row.links.toFixed(1),
-    `${Math.round(row.seconds)} s`,
-  ]),
-))
-  out(line)
-out('')
-out(
-  'Until all brokers know, or all views are equal. bytes/s and frames/s: sent by one broker, in quiet, TCP and IP included.',
-)
-const [small, large] = [rows[0], rows.at(-1)]
-if (small !== undefined && large !== undefined && small !== large) {
-  const times = large.brokers / small.brokers
-  const grown = (of: (row: SizeRow) => number): string => (of(large) / of(small)).toFixed(1)
+function main(): void {
+  if (values.help === true) return void process.stdout.write(`${USAGE}\n`)
+  out(`membership, seed ${seed}: times are virtual, latency 1 to 5 ms, the worst of as many nets as the size allows`)
+  out('')
+  const rows: SizeRow[] = []
+  for (const brokers of sizes) {
+    const row = measureSize(brokers)
+    process.stderr.write(`${JSON.stringify(row)}\n`)
+    rows.push(row)
+  }
+  const ms = (value: number): string => (value === Infinity ? 'never' : `${Math.round(value)} ms`)
+  for (const line of formatTable(
+    ['brokers', 'join', 'kill -9', 'power cut', 'cut away', 'heal', 'bytes/s', 'frames/s', 'links', 'took'],
+    rows.map((row) => [
+      row.brokers,
+      ms(row.joinMs),
+      ms(row.killMs),
+      ms(row.powerMs),
+      row.cutAway,
+      row.cutAway === 0 ? '-' : ms(row.healMs),
+      Math.round(row.bytes),
+      row.frames.toFixed(1),
+      row.links.toFixed(1),
+      `${Math.round(row.seconds)} s`,
+    ]),
+  ))
+    out(line)
+  out('')
   out(
-    `${times} times as many brokers: join ${grown((row) => row.joinMs)} times as long, kill ${grown((row) => row.killMs)}, ` +
-      `power cut ${grown((row) => row.powerMs)} (log N: ${(Math.log(large.brokers) / Math.log(small.brokers)).toFixed(1)}), ` +
-      `bytes per broker ${grown((row) => row.bytes)}`,
+    'Until all brokers know, or all views are equal. bytes/s and frames/s: sent by one broker, in quiet, TCP and IP included.',
   )
+  const [small, large] = [rows[0], rows.at(-1)]
+  if (small !== undefined && large !== undefined && small !== large) {
+    const times = large.brokers / small.brokers
+    const grown = (of: (row: SizeRow) => number): string => (of(large) / of(small)).toFixed(1)
+    out(
+      `${times} times as many brokers: join ${grown((row) => row.joinMs)} times as long, kill ${grown((row) => row.killMs)}, ` +
+        `power cut ${grown((row) => row.powerMs)} (log N: ${(Math.log(large.brokers) / Math.log(small.brokers)).toFixed(1)}), ` +
+        `bytes per broker ${grown((row) => row.bytes)}`,
+    )
+  }
+  out('')
+  const faults: (string | number)[][] = []
+  for (const brokers of sizes.filter((size) => size <= 100)) {
+    const minutes = Math.max(2, Math.round(1_200 / brokers))
+    for (const [what, options] of [
+      ['1 % of frames late', { loss: 0.01, lossIs: 'late' }],
+      ['1 % of frames gone', { loss: 0.01, lossIs: 'gone' }],
+      ['10 % of frames late', { loss: 0.1, lossIs: 'late' }],
+      ['10 % of frames gone', { loss: 0.1, lossIs: 'gone' }],
+      ['5 % of members at 10 % speed', { slow: 0.05 }],
+    ] as const)
+      faults.push(measureFaults(what, { seed, brokers, ...options }, minutes * 60_000))
+  }
+  if (values.brokers === undefined || values.day === true)
+    faults.push(measureFaults('a day at 1 % late', { seed, brokers: 20, loss: 0.01, lossIs: 'late' }, DAY_MS))
+  const headers = ['fault', 'brokers', 'minutes', 'broker hours', 'suspicions', 'false deaths', 'seen by']
+  for (const line of formatTable(headers, faults)) out(line)
+  out('')
+  out(
+    'late: a lost packet holds up its link for 200 ms, doubled for each loss in a row, as TCP does. gone: the frame never',
+  )
+  out(
+    'arrives, as if the link had been replaced. false deaths: brokers that lived, could be reached, and were declared dead.',
+  )
+  mkdirSync(folder, { recursive: true })
+  writeFileSync(join(folder, 'membership.txt'), `${lines.join('\n')}\n`)
+  writeFileSync(join(folder, 'membership.json'), `${JSON.stringify({ seed, rows, headers, faults }, null, 2)}\n`)
+  writeFileSync(join(folder, 'membership.svg'), plot(rows))
 }
-out('')
-const faults: (string | number)[][] = []
-for (const brokers of sizes.filter((size) => size <= 100)) {
-  const minutes = Math.max(2, Math.round(1_200 / brokers))
-  for (const [what, options] of [
-    ['1 % of frames late', { loss: 0.01, lossIs: 'late' }],
-    ['1 % of frames gone', { loss: 0.01, lossIs: 'gone' }],
-    ['10 % of frames late', { loss: 0.1, lossIs: 'late' }],
-    ['10 % of frames gone', { loss: 0.1, lossIs: 'gone' }],
-    ['5 % of members at 10 % speed', { slow: 0.05 }],
-  ] as const)
-    faults.push(measureFaults(what, { seed, brokers, ...options }, minutes * 60_000))
+
+function whole(text: string, least: number): number {
+  const number = Number(text)
+  if (!Number.isSafeInteger(number) || number < least) throw new TypeError(`${text} is no whole number from ${least}`)
+  return number
 }
-if (values.brokers === undefined || values.day === true)
-  faults.push(measureFaults('a day at 1 % late', { seed, brokers: 20, loss: 0.01, lossIs: 'late' }, DAY_MS))
-const headers = ['fault', 'brokers', 'minutes', 'broker hours', 'suspicions', 'false deaths', 'seen by']
-for (const line of formatTable(headers, faults)) out(line)
-out('')
-out(
-  'late: a lost packet holds up its link for 200 ms, doubled for each loss in a row, as TCP does. gone: the frame never',
-)
-out(
-  'arrives, as if the link had been replaced. false deaths: brokers that lived, could be reached, and were declared dead.',
-)
-mkdirSync(folder, { recursive: true })
-writeFileSync(join(folder, 'membership.txt'), `${lines.join('\n')}\n`)
-writeFileSync(join(folder, 'membership.json'), `${JSON.stringify({ seed, rows, headers, faults }, null, 2)}\n`)
-writeFileSync(join(folder, 'membership.svg'), plot(rows))
+
+main()

@@ -1,3 +1,4 @@
+import { hexOf } from '../../lib/history.ts'
 import type { HistoryLine } from '../../lib/history.ts'
 
 const float = new Float64Array(1)
@@ -14,22 +15,22 @@ export class Digest {
     this.#mix(words[1] as number)
   }
 
-  text(text: string): void {
-    for (let at = 0; at < text.length; at++) this.#one = Math.imul(this.#one ^ text.charCodeAt(at), 0x0100_0193)
-    this.#mix(text.length)
+  text(text: string, from: number = 0): void {
+    for (let at = from; at < text.length; at++) this.#one = Math.imul(this.#one ^ text.charCodeAt(at), 0x0100_0193)
+    this.#mix(text.length - from)
   }
 
   line(line: HistoryLine): void {
     this.number(line.t)
     this.text(line.ev)
     // Of an id the end says which request it is; whose it is follows from all that was before.
-    if ('id' in line) this.text(line.id.slice(-6))
-    if ('outcome' in line) this.text(line.outcome)
-    if ('attempt' in line) this.#mix(line.attempt)
+    if ('id' in line) this.text(line.id, Math.max(0, line.id.length - 6))
+    if (line.ev === 'end' || line.ev === 'done') this.text(line.outcome)
+    if (line.ev === 'send' || line.ev === 'start') this.#mix(line.attempt)
   }
 
   toString(): string {
-    return hex(this.#one) + hex(this.#two)
+    return hexOf(this.#one) + hexOf(this.#two)
   }
 
   #mix(word: number): void {
@@ -37,5 +38,3 @@ export class Digest {
     this.#two = Math.imul((this.#two << 13) | (this.#two >>> 19), 0x85eb_ca6b) ^ this.#one
   }
 }
-
-const hex = (word: number): string => (word >>> 0).toString(16).padStart(8, '0')

@@ -431,8 +431,8 @@ const BROKER_BUGS: readonly Mutant[] = [
   {
     name: 'waiting requests are not dispatched when a place is free',
     file: 'broker/forward.js',
-    search: 'this.#dispatchQueues(offer, nowMs);\n    }\n    #dispatchQueues',
-    replace: '}\n    #dispatchQueues',
+    search: 'client.pauseIfCongested();\n        this.#dispatchQueues(offer, nowMs);',
+    replace: 'client.pauseIfCongested();',
     tests: BROKER_TESTS,
   },
 ]

@@ -14,6 +14,8 @@ export interface TurnEnds {
 
 class AlarmRing extends Happening {
   readonly process: SimulatedProcess
+  /** It stands in no queue, and may be used again. */
+  rung = false
   readonly #ring: (nowMs: number) => void
 
   constructor(process: SimulatedProcess, ring: (nowMs: number) => void) {
@@ -23,6 +25,7 @@ class AlarmRing extends Happening {
   }
 
   happen(): void {
+    this.rung = true
     this.#ring(this.process.now())
   }
 }
@@ -66,8 +69,15 @@ export class SimulatedProcess implements Runtime, Stoppable {
     let set: AlarmRing | null = null
     return {
       set: (atMs) => {
-        if (set !== null) set.cancelled = true
-        set = atMs === null ? null : this.#timeline.schedule(new AlarmRing(this, ring), atMs - this.offsetMs)
+        // What is cancelled stays where it is until its time comes, and is then left out.
+        if (set !== null && !set.rung) {
+          set.cancelled = true
+          set = null
+        }
+        if (atMs === null) return
+        set ??= new AlarmRing(this, ring)
+        set.rung = false
+        this.#timeline.schedule(set, atMs - this.offsetMs)
       },
     }
   }

@@ -156,6 +156,7 @@ function judgeEmpty(world: World, workload: Workload): void {
   const calm =
     world.plan.faults.every(({ kind }) => kind === 'burst' || kind === 'slow') &&
     world.lines.every(({ ev }) => ev !== 'unlinked')
+  const late = calm ? lateRuns(world) : null
   const left = (who: string, what: string, count: number): void => {
     if (count !== 0) world.break(`LEFT: ${who} has ${count} ${what}`)
   }
@@ -173,7 +174,7 @@ function judgeEmpty(world: World, workload: Workload): void {
       left(address, 'outstanding', outstanding)
       left(address, 'outstanding bytes', outstandingBytes)
       for (const link of links) left(`${address} by ${link.broker}`, 'requests or runs', link.requests + link.work)
-      if (calm) left(address, 'seen records', Math.max(0, seen.records - lateRuns(world, address)))
+      if (late !== null) left(address, 'seen records', Math.max(0, seen.records - (late.get(address) ?? 0)))
       if (seen.records === 0) left(address, 'bytes of seen answers', seen.bytes)
     }
   }
@@ -184,16 +185,16 @@ function judgeEmpty(world: World, workload: Workload): void {
 }
 
 /**
- * Runs that ended here when no broker waited for them any more: nobody can tell the caller who keeps the answer, so it is
- * kept until the lease is over.
+ * How many runs of each node ended when no broker waited for them any more: nobody can tell the caller who keeps the
+ * answer, so it is kept until the lease is over.
  */
-function lateRuns(world: World, address: string): number {
+function lateRuns({ lines }: World): Map<string, number> {
   const dueMs = new Map<string, number>()
-  for (const line of world.lines) if (line.ev === 'call') dueMs.set(line.id, line.t + line.deadlineMs)
-  const late = world.lines.filter(
-    (line) => line.ev === 'done' && line.node === address && line.t >= (dueMs.get(line.id) ?? 0),
-  )
-  return late.length
+  for (const line of lines) if (line.ev === 'call') dueMs.set(line.id, line.t + line.deadlineMs)
+  const late = new Map<string, number>()
+  for (const line of lines)
+    if (line.ev === 'done' && line.t >= (dueMs.get(line.id) ?? 0)) late.set(line.node, (late.get(line.node) ?? 0) + 1)
+  return late
 }
 
 /** When every lease is over, workers and journals have forgotten everything. */

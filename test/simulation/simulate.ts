@@ -7,10 +7,14 @@ import { VERSION } from '../../lib/version.ts'
 import { runSeed } from './run.ts'
 import type { Outcome } from './run.ts'
 import { shrink } from './shrink.ts'
+import { verifySignaturesOnce } from './signatures.ts'
 
 const SLICE_LINES_MAX = 60
 /** Thousands of requests fail here as they should: where they fail is known. */
-Error.stackTraceLimit = 2
+Error.stackTraceLimit = 0
+/** Small buffers are cut from pieces of so many bytes: each piece costs as much as some requests. */
+Buffer.poolSize = 262_144
+verifySignaturesOnce()
 const FAILURES_MAX_DEFAULT = 1
 
 const USAGE = `usage: npm run simulate -- [--seeds N] [--seed S] [--keep-going N] [--events] [--trace] [--no-shrink]

@@ -106,6 +106,10 @@ export class SimulatedStream implements Connection {
     const whole = joined(chunks, bytes)
     const { chance } = this.#network
     const split = splitChance > 0 && bytes > 1 && chance.yes(splitChance) ? chance.int(1, bytes - 1) : 0
+    if (split === 0 && bytes <= segmentBytesMax) {
+      if (bytes > 0) this.#peer.#send(whole)
+      return true
+    }
     if (split > 0) this.#peer.#send(whole.subarray(0, split))
     for (let at = split; at < bytes; at += segmentBytesMax)
       this.#peer.#send(whole.subarray(at, Math.min(bytes, at + segmentBytesMax)))

@@ -10,8 +10,6 @@ import type { Plan } from './plan.ts'
 import { SimulatedProcess } from './process.ts'
 import { Timeline } from './timeline.ts'
 
-/** A chain of promises is given this many turns to settle: more than any in the core is long. */
-const TURNS = 12
 /** No seed needs as many: a loop that never ends is found. */
 const HAPPENINGS_MAX = 5_000_000
 
@@ -61,37 +59,63 @@ export class World {
   }
 
   /** Lets everything happen until a time, or until a condition holds. */
-  async run(untilMs: number, done: (() => boolean) | null = null): Promise<void> {
-    const { timeline } = this
-    await this.#finishTurn()
-    while (done === null || !done()) {
-      if (timeline.step(untilMs) === null) break
-      if (this.#settling || this.#turnEnds.length > 0) await this.#finishTurn()
-      if (timeline.happened > HAPPENINGS_MAX) {
-        this.break(`ENDLESS: more than ${HAPPENINGS_MAX} events`)
-        return
+  run(untilMs: number, done: (() => boolean) | null = null): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const goOn = (): void => {
+        try {
+          if (this.#goOn(untilMs, done, goOn)) resolve()
+        } catch (error) {
+          reject(error instanceof Error ? error : new Error(String(error)))
+        }
       }
-    }
-    if (done === null && untilMs !== Infinity) timeline.nowMs = Math.max(timeline.nowMs, untilMs)
+      goOn()
+    })
   }
 
-  /** As in a real process: promises first, then what was asked for at the end of the turn. */
-  async #finishTurn(): Promise<void> {
+  /**
+   * Lets things happen until it is over, which it tells, or until promises have to be settled. As in a real process they
+   * come first, then what was asked for at the end of the turn. What a promise queues for the next tick runs when no other
+   * is left to be settled: to wait for each in turn would cost more, and nobody knows how many there are.
+   */
+  #goOn(untilMs: number, done: (() => boolean) | null, goOn: () => void): boolean {
+    const { timeline } = this
     for (;;) {
       if (this.#settling) {
         this.#settling = false
-        for (let turn = 0; turn < TURNS; turn++) await SETTLED
+        void SETTLED.then(() => process.nextTick(goOn))
+        return false
+      }
+      if (this.#turnEnds.length > 0) {
+        this.#endTurn()
+        this.#settling = true
         continue
       }
-      if (this.#turnEnds.length === 0) return
-      for (const end of this.#turnEnds.splice(0)) end()
+      if (timeline.happened > HAPPENINGS_MAX) {
+        this.break(`ENDLESS: more than ${HAPPENINGS_MAX} events`)
+        return true
+      }
+      if ((done !== null && done()) || timeline.step(untilMs) === null) {
+        if (done === null && untilMs !== Infinity) timeline.nowMs = Math.max(timeline.nowMs, untilMs)
+        return true
+      }
     }
+  }
+
+  /** What they ask for meanwhile waits for the next turn. */
+  #endTurn(): void {
+    const ends = this.#turnEnds
+    const count = ends.length
+    for (let at = 0; at < count; at++) (ends[at] as () => void)()
+    ends.splice(0, count)
   }
 
   // --- history
 
   tell(node: string, event: HistoryEvent): void {
-    this.#record({ ...event, t: this.timeline.nowMs, node })
+    const line = event as HistoryLine
+    line.t = this.timeline.nowMs
+    line.node = node
+    this.#record(line)
   }
 
   #record(line: HistoryLine): void {
