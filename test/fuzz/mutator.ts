@@ -87,7 +87,8 @@ export class Mutator {
         return this.#remove(at, 1 + chance.below(Math.min(RUN_BYTES_MAX, length + 1)))
       case 10:
         // A piece of itself once more: items, headers and frames repeat so.
-        return this.#double(at, 1 + chance.below(128))
+        this.#open(at, Math.min(length - at, 1 + chance.below(128)))
+        return
       case 11: {
         if (chance.below(4) === 0) this.#length = at
         return
@@ -127,18 +128,11 @@ export class Mutator {
     token.copy(this.#bytes, at, from, from + end - at)
   }
 
-  #double(at: number, count: number): void {
-    const most = Math.min(count, this.#length - at)
-    const end = this.#open(at, most)
-    // What was here stands behind the gap now, as far as it was not pushed out.
-    this.#bytes.copyWithin(at, at + most, Math.min(this.#length, end + most))
-  }
-
   #random(at: number, count: number): void {
     this.#chance.fill(this.#bytes, at, this.#open(at, count))
   }
 
-  /** Moves what is here by so many bytes, as far as there is place for them. @returns the end of the gap */
+  /** Moves what is here by so many bytes, as far as there is place for them; it stays in the gap, whose end is returned. */
   #open(at: number, count: number): number {
     const length = Math.min(this.#bytesMax, this.#length + count)
     this.#bytes.copyWithin(at + count, at, length - count)
