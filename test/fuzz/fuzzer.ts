@@ -11,6 +11,8 @@ const BATCH_MAX = { stateless: 32_768, stateful: 256 } as const
 const SESSION_INPUTS_MAX = 512
 /** How often good input is given between the others. */
 const PROBE_INPUTS = { stateless: 64, stateful: 16 } as const
+/** What is freed at the end of a turn would otherwise wait for the end of the batch, and rejections too. */
+const TURN_INPUTS = 1_024
 /** One input may take this long; when it does, it is given twice more before it is held against it. */
 const INPUT_MS_MAX = 250
 const POOL_MAX = 4_096
@@ -135,6 +137,7 @@ export class Fuzzer {
       const pending = this.#give(input)
       if (pending !== null) await pending
       if (this.#run.words.size > words) surprising.push(Buffer.from(input))
+      if (left % TURN_INPUTS === 0) await turn()
     }
     let news = this.#run.words.size > wordsBefore
     if (coverage !== null && coverage.take(this.#elusive)) {
@@ -234,6 +237,12 @@ export class Fuzzer {
     for (let times = 0; times < 2; times++) leastMs = Math.min(leastMs, await slownessOf(this.#options.target, inputs))
     if (leastMs > INPUT_MS_MAX) throw new Violation(`one input takes ${Math.round(leastMs)} ms of the processor`)
   }
+}
+
+function turn(): Promise<void> {
+  return new Promise((resolve) => {
+    setImmediate(resolve)
+  })
 }
 
 /** Milliseconds of the processor that the last input takes. */
