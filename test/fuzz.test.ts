@@ -44,6 +44,8 @@ t.test('what the corpus holds, and a little more, does no harm', async (t) => {
   const names = targets.map(({ name }) => name)
   for (const file of readdirSync(join(root, 'test/fuzz/corpus')))
     t.ok(names.includes(file.replace('.txt', '')), `${file} is of a target`)
+  for (const name of readLedger(join(root, 'test/fuzz/ledger.txt')).keys())
+    t.ok(names.includes(name), `the ledger's ${name} is a target`)
   // Two implementations side by side have a short form of their own, `differential.test.ts`.
   for (const target of targets.filter(({ costly }) => costly !== true)) {
     const corpus = readCorpus(target.name)
