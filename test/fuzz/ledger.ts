@@ -1,6 +1,8 @@
 /** How many inputs each target was given, over all runs that were told to count there: a table in a text file. */
 import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 
+const TITLE = `# npm run fuzz -- --ledger test/fuzz/ledger.txt
+# All runs that were counted, with the code as it was then; seconds are the processor's.`
 const HEAD = ['target', 'inputs', 'failures', 'found', 'seconds'] as const
 const NAME_WIDTH = 36
 const NUMBER_WIDTH = 14
@@ -41,7 +43,7 @@ export function addToLedger(path: string, names: readonly string[], name: string
     seconds: had.seconds + more.seconds,
   })
   const [first, ...rest] = HEAD
-  const lines = [`# npm run fuzz -- --ledger test/fuzz/ledger.txt`, row(first, rest)]
+  const lines = [TITLE, row(first, rest)]
   for (const known of names) {
     const count = counts.get(known)
     if (count === undefined) continue
