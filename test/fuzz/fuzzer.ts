@@ -61,8 +61,6 @@ export class Fuzzer {
   /** What the subject was given, or what came after the last good probe. */
   readonly #history: History = new History()
   #sinceProbe = 0
-  /** When the last input was judged. */
-  #lastMs = 0
   /** News that did not show again when its inputs were given again: taken as known the next time. */
   #elusive = false
   #escaped: unknown = null
@@ -130,7 +128,6 @@ export class Fuzzer {
     const historyBefore = coverage !== null && this.#options.target.stateful ? this.#history.inputs() : []
     const wordsBefore = this.#run.words.size
     const surprising: Buffer[] = []
-    this.#lastMs = this.#options.now()
     for (let left = size; left > 0; left--) {
       const input = this.#mutator.make(this.#pool)
       const { size: words } = this.#run.words
@@ -193,16 +190,15 @@ export class Fuzzer {
   #give(input: Buffer): Promise<void> | null {
     this.#history.push(input)
     this.#run.inputs += 1
+    const beganMs = this.#options.now()
     const word = this.#subject.judge(input)
-    if (typeof word !== 'string') return word.then((late) => this.#judged(late) ?? undefined)
-    return this.#judged(word)
+    if (typeof word !== 'string') return word.then((late) => this.#judged(late, beganMs) ?? undefined)
+    return this.#judged(word, beganMs)
   }
 
-  #judged(word: string): Promise<void> | null {
+  #judged(word: string, beganMs: number): Promise<void> | null {
     this.#run.words.add(word)
-    const nowMs = this.#options.now()
-    const tookMs = nowMs - this.#lastMs
-    this.#lastMs = nowMs
+    const tookMs = this.#options.now() - beganMs
     if (tookMs > this.#run.slowestMs) this.#run.slowestMs = tookMs
     if (tookMs > INPUT_MS_MAX) return this.#judgeSlowness(tookMs)
     this.#sinceProbe += 1
@@ -220,14 +216,12 @@ export class Fuzzer {
     if (this.#escaped !== null) throw this.#escaped
     this.#sinceProbe = 0
     if (!this.#options.target.stateful) this.#history.clear()
-    this.#lastMs = this.#options.now()
   }
 
   async #reopen(): Promise<void> {
     await this.#probe()
     if (this.#options.target.stateful) this.#subject = await this.#options.target.open()
     this.#history.clear()
-    this.#lastMs = this.#options.now()
   }
 
   /** A machine that is busy, or stands still, is not the input's fault: what it takes of the processor is. */
