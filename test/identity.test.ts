@@ -419,6 +419,15 @@ t.test('texts', async (t) => {
         'IDENTITY_MALFORMED',
         what,
       )
+    // Each takes pages of the system's, which thousands of them exhaust: their number is judged first.
+    const many = {
+      ...(JSON.parse(identities.formatServiceSecrets(secrets)) as object),
+      epochs: Array(50_000).fill('none'),
+    }
+    t.throws(() => identities.parseServiceSecrets(JSON.stringify(many)), {
+      code: 'IDENTITY_MALFORMED',
+      message: /"epochs" has 50000 entries, 1 to 2 are wanted/,
+    })
   })
 
   t.test('whose parts do not belong together are refused', async (t) => {

@@ -190,17 +190,12 @@ export function parseServiceSecrets(text: string): ServiceSecrets {
   const service = fields.string('service')
   const net = fields.bytes('net', KEY_BYTES)
   const record = fields.bytes('record')
-  const epochs = fields.list('epochs').map((entry): ServiceEpoch => {
+  const epochs = fields.list('epochs', SERVICE_EPOCHS_KEPT).map((entry): ServiceEpoch => {
     return { epoch: entry.number('epoch'), keyPair: withSecret(entry.bytes('secret', KEY_BYTES), dhKeyPair) }
   })
   const key = serviceKeyOf(record, net)
   if (key.service !== service) throw malformed('service', 'the field "service" is not the service in the record')
-  const [newest] = epochs
-  if (newest === undefined || epochs.length > SERVICE_EPOCHS_KEPT)
-    throw malformed(
-      'service',
-      `the field "epochs" has ${epochs.length} entries, 1 to ${SERVICE_EPOCHS_KEPT} are wanted`,
-    )
+  const newest = epochs[0] as ServiceEpoch
   if (newest.epoch !== key.epoch || !equal(newest.keyPair.publicKey, key.key))
     throw malformed('service', 'the first of "epochs" does not belong to the record')
   if (epochs.some(({ epoch }, index) => epoch !== key.epoch - index))
@@ -222,8 +217,8 @@ interface Fields {
   bytes(field: string, length?: number): Buffer
   /** A positive integer. */
   number(field: string): number
-  /** Objects with fields of their own. */
-  list(field: string): Fields[]
+  /** One to `most` objects with fields of their own. */
+  list(field: string, most: number): Fields[]
 }
 
 function readText(kind: TextKind, text: string): Fields {
@@ -257,9 +252,11 @@ function fieldsOf(kind: TextKind, object: Record<string, unknown>): Fields {
       throw malformed(kind, `the field "${field}" is missing or not a positive integer`)
     return value
   }
-  const list = (field: string): Fields[] => {
+  const list = (field: string, most: number): Fields[] => {
     const value = object[field]
     if (!Array.isArray(value)) throw malformed(kind, `the field "${field}" is missing or not a list`)
+    if (value.length < 1 || value.length > most)
+      throw malformed(kind, `the field "${field}" has ${value.length} entries, 1 to ${most} are wanted`)
     return value.map((entry: unknown) => {
       if (!isObject(entry)) throw malformed(kind, `the field "${field}" has an entry that is not an object`)
       return fieldsOf(kind, entry)

@@ -1,9 +1,11 @@
 /**
- * `npm run fuzz -- [--seconds N] [--inputs N] [--seed S] [--target NAME]... [--jobs N] [--keep] [--list]`
+ * `npm run fuzz -- [--seconds N] [--inputs N] [--seed S] [--target NAME]... [--jobs N] [--keep] [--list]
+ *   [--ledger FILE [--goal N]]`
  *
  * Fuzzes every target, or those named, each in a process of its own with a bounded heap: a claim that is believed ends
  * that process, and is told. A failure is made small and printed as a line for the corpus; the same seed makes the same
- * inputs. `--keep` makes the corpus anew: of all inputs a few that reach as much.
+ * inputs. `--keep` makes the corpus anew: of all inputs a few that reach as much. `--ledger` adds the inputs of each
+ * target to a table, and `--goal` leaves out what has had so many in that table.
  */
 import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
@@ -14,6 +16,8 @@ import { runInNewContext } from 'node:vm'
 import { readCorpus, writeCorpus } from './corpus.ts'
 import { Coverage } from './coverage.ts'
 import { Fuzzer, failureOf } from './fuzzer.ts'
+import { addToLedger, readLedger } from './ledger.ts'
+import type { Count } from './ledger.ts'
 import { leastCorpus, shrinkFailure } from './shrink.ts'
 import type { Target } from './target.ts'
 import { targets } from './targets/index.ts'
@@ -23,8 +27,9 @@ const SECONDS_DEFAULT = 10
 const HEAP_MIB_MAX = 192
 /** What a run may leave behind beside its own pool of inputs. */
 const GROWTH_BYTES_MAX = 48 * 2 ** 20
-/** The first part of a run looks for new code; the rest is as fast as it can be. */
+/** The first part of a run looks for new code, as long as there is some; the rest is as fast as it can be. */
 const GUIDED_SHARE = 0.25
+const GUIDED_QUIET_MAX = 500_000
 
 interface Asked {
   seconds: number
@@ -33,13 +38,16 @@ interface Asked {
   names: string[]
   jobs: number
   keep: boolean
+  ledger: string | null
+  goal: number
 }
 
 /** One line of a child for its parent. */
 interface Told {
   target: string
   inputs: number
-  milliseconds: number
+  /** Of the processor: how busy the machine is makes little difference to it. */
+  seconds: number
   outcomes: number
   places: number
   found: number
@@ -58,6 +66,8 @@ function asked(): Asked | null {
       jobs: { type: 'string' },
       keep: { type: 'boolean' },
       list: { type: 'boolean' },
+      ledger: { type: 'string' },
+      goal: { type: 'string' },
     },
   })
   if (values.list === true) {
@@ -78,6 +88,8 @@ function asked(): Asked | null {
     names,
     jobs: number(values.jobs, 1),
     keep: values.keep ?? false,
+    ledger: values.ledger ?? null,
+    goal: number(values.goal, Number.MAX_SAFE_INTEGER),
   }
 }
 
@@ -88,16 +100,24 @@ async function main(): Promise<void> {
   process.stdout.write(`seed ${wanted.seed}\n${'target'.padEnd(18)}      inputs   inputs/s  outcomes  places  found\n`)
   const waiting = [...wanted.names]
   const work = async (): Promise<void> => {
-    for (let name = waiting.shift(); name !== undefined; name = waiting.shift())
-      if (!(await runChild(name, wanted))) process.exitCode = 1
+    for (let name = waiting.shift(); name !== undefined; name = waiting.shift()) {
+      const inputs = Math.min(wanted.inputs, wanted.goal - (wanted.ledger === null ? 0 : givenTo(wanted.ledger, name)))
+      if (inputs <= 0) continue
+      const count = await runChild(name, { ...wanted, inputs })
+      if (count.failures > 0) process.exitCode = 1
+      if (wanted.ledger !== null) addToLedger(wanted.ledger, ORDER, name, count)
+    }
   }
   await Promise.all(Array.from({ length: wanted.jobs }, work))
 }
 
-/** Whether the target came through. */
-function runChild(name: string, { seconds, inputs, seed, keep }: Asked): Promise<boolean> {
-  const bounds = Number.isSafeInteger(inputs) && inputs < Number.MAX_SAFE_INTEGER ? ['--inputs', String(inputs)] : []
-  const args = ['--seconds', String(seconds), '--seed', String(seed), '--target', name, ...bounds]
+const ORDER = targets.map(({ name }) => name)
+const givenTo = (ledger: string, name: string): number => readLedger(ledger).get(name)?.inputs ?? 0
+
+/** What came of a target; one whose process ends is not known to have been given anything. */
+function runChild(name: string, { seconds, inputs, seed, keep }: Asked): Promise<Count> {
+  const numbers = ['--seconds', String(seconds), '--inputs', String(inputs), '--seed', String(seed)]
+  const args = [...numbers, '--target', name]
   const flags = [`--max-old-space-size=${HEAP_MIB_MAX}`, '--enable-source-maps']
   const child = spawn(
     process.execPath,
@@ -114,18 +134,19 @@ function runChild(name: string, { seconds, inputs, seed, keep }: Asked): Promise
     child.on('exit', (code, signal) => {
       if (told === null) {
         process.stdout.write(`${name.padEnd(18)} ended by ${signal ?? code}: seed ${seed} does it again\n`)
-        return resolve(false)
+        return resolve({ inputs: 0, failures: 1, found: 0, seconds: 0 })
       }
       show(told)
-      resolve(told.failure === null)
+      const { inputs: given, failure, found, seconds: took } = told
+      resolve({ inputs: given, failures: failure === null ? 0 : 1, found, seconds: Math.round(took) })
     })
   })
 }
 
-function show({ target, inputs, milliseconds, outcomes, places, found, slowestMs, growthBytes, failure }: Told): void {
-  const rate = Math.round(inputs / (milliseconds / 1_000))
+function show({ target, inputs, seconds, outcomes, places, found, slowestMs, growthBytes, failure }: Told): void {
+  const rate = Math.round(inputs / seconds)
   const columns = [target.padEnd(18), pad(inputs, 12), pad(rate, 11), pad(outcomes, 10), pad(places, 8), pad(found, 7)]
-  const rest = `  slowest ${slowestMs.toFixed(1)} ms, heap ${(growthBytes / 2 ** 20).toFixed(1)} MiB`
+  const rest = `  slowest ${slowestMs.toFixed(1)} ms, held ${(growthBytes / 2 ** 20).toFixed(1)} MiB`
   process.stdout.write(`${columns.join('')}${rest}\n`)
   if (failure !== null) process.stdout.write(`${failure}\n`)
 }
@@ -140,6 +161,7 @@ async function fuzzOne({ seconds, inputs, seed, names, keep }: Asked): Promise<v
   coverage.start()
   const now = (): number => performance.now()
   const beganMs = now()
+  const before = process.cpuUsage()
   const corpus = readCorpus(target.name)
   const guided = await new Fuzzer({
     target,
@@ -147,6 +169,7 @@ async function fuzzOne({ seconds, inputs, seed, names, keep }: Asked): Promise<v
     corpus,
     coverage,
     inputsMax: Math.ceil(inputs * GUIDED_SHARE),
+    quietMax: GUIDED_QUIET_MAX,
     now,
     untilMs: beganMs + seconds * 1_000 * GUIDED_SHARE,
   }).run()
@@ -155,7 +178,7 @@ async function fuzzOne({ seconds, inputs, seed, names, keep }: Asked): Promise<v
   const found = [...corpus.flat(), ...guided.found]
   if (keep && failure === null) writeCorpus(target.name, await leastOf(target, found))
   coverage.stop()
-  const heapBefore = heapBytes()
+  const heldBefore = heldBytes()
   let blind: typeof guided | null = null
   if (failure === null && inputs > guided.inputs) {
     blind = await new Fuzzer({
@@ -169,11 +192,12 @@ async function fuzzOne({ seconds, inputs, seed, names, keep }: Asked): Promise<v
     }).run()
     failure = blind.failure
   }
-  const growthBytes = heapBytes() - heapBefore
+  const took = process.cpuUsage(before)
+  const growthBytes = heldBytes() - heldBefore
   const told: Told = {
     target: target.name,
     inputs: guided.inputs + (blind?.inputs ?? 0),
-    milliseconds: guided.milliseconds + (blind?.milliseconds ?? 0),
+    seconds: took.user / 1e6 + took.system / 1e6,
     outcomes: new Set([...guided.words, ...(blind?.words ?? [])]).size,
     places,
     found: guided.found.length,
@@ -181,7 +205,7 @@ async function fuzzOne({ seconds, inputs, seed, names, keep }: Asked): Promise<v
     growthBytes,
     failure: failure === null ? null : await describeFailure(target, failure.inputs, failure.error),
   }
-  if (told.failure === null && growthBytes > GROWTH_BYTES_MAX) told.failure = `the heap grew by ${growthBytes} bytes`
+  if (told.failure === null && growthBytes > GROWTH_BYTES_MAX) told.failure = `memory grew by ${growthBytes} bytes`
   process.stdout.write(`${JSON.stringify(told)}\n`, () => process.disconnect?.())
 }
 
@@ -202,11 +226,13 @@ async function describeFailure(target: Target, inputs: readonly Buffer[], error:
   return `${target.name} FAILED: ${told}\nfor test/fuzz/corpus/${target.name}.txt:\n${line}`
 }
 
-function heapBytes(): number {
+/** What the engine holds, and what it holds outside its heap: kept pieces of inputs are there. */
+function heldBytes(): number {
   setFlagsFromString('--expose-gc')
   const collect = runInNewContext('gc') as () => void
   collect()
-  return process.memoryUsage().heapUsed
+  const { heapUsed, external } = process.memoryUsage()
+  return heapUsed + external
 }
 
 await main()

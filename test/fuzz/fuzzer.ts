@@ -1,7 +1,8 @@
 import type { Coverage } from './coverage.ts'
+import { History } from './history.ts'
 import { Mutator } from './mutator.ts'
 import { Chance, Violation } from './target.ts'
-import type { Subject, Target } from './target.ts'
+import type { ChanceState, Subject, Target } from './target.ts'
 
 /** Inputs between two looks at the coverage: many when nothing new is found, few when much is. */
 const BATCH_MIN = 32
@@ -9,7 +10,9 @@ const BATCH_MAX = { stateless: 32_768, stateful: 256 } as const
 /** A subject that remembers is replaced after this many inputs: what a failure needs is then among them. */
 const SESSION_INPUTS_MAX = 512
 /** How often good input is given between the others. */
-const PROBE_INPUTS = 16
+const PROBE_INPUTS = { stateless: 64, stateful: 16 } as const
+/** What is freed at the end of a turn would otherwise wait for the end of the batch, and rejections too. */
+const TURN_INPUTS = 1_024
 /** One input may take this long; when it does, it is given twice more before it is held against it. */
 const INPUT_MS_MAX = 250
 const POOL_MAX = 4_096
@@ -22,6 +25,8 @@ export interface FuzzOptions {
   /** Null fuzzes blindly, and therefore fast. */
   coverage: Coverage | null
   inputsMax: number
+  /** It ends as well when so many inputs in a row have reached nothing new. */
+  quietMax?: number
   /** Milliseconds of a clock that never jumps; the run ends at `untilMs` of it. */
   now: () => number
   untilMs: number
@@ -51,9 +56,10 @@ export class Fuzzer {
   readonly #pool: Buffer[]
   readonly #mutator: Mutator
   readonly #run: FuzzRun
+  readonly #probeInputs: number
   #subject!: Subject
   /** What the subject was given, or what came after the last good probe. */
-  #history: Buffer[] = []
+  readonly #history: History = new History()
   #sinceProbe = 0
   /** News that did not show again when its inputs were given again: taken as known the next time. */
   #elusive = false
@@ -65,12 +71,13 @@ export class Fuzzer {
     this.#chance = new Chance(seed)
     this.#pool = [...target.seeds(), ...corpus.flat()]
     if (this.#pool.length === 0) this.#pool.push(Buffer.alloc(0))
+    this.#probeInputs = PROBE_INPUTS[target.stateful ? 'stateful' : 'stateless']
     this.#mutator = new Mutator(this.#chance, target.dictionary, target.bytesMax)
     this.#run = { inputs: 0, milliseconds: 0, found: [], words: new Set(), slowestMs: 0, failure: null }
   }
 
   async run(): Promise<FuzzRun> {
-    const { now, untilMs, inputsMax, coverage } = this.#options
+    const { now, untilMs, inputsMax, quietMax = Infinity, coverage } = this.#options
     const beganMs = now()
     const escaped = (error: unknown): void => {
       this.#escaped ??= error
@@ -87,13 +94,15 @@ export class Fuzzer {
       coverage?.take(true)
       let batch = BATCH_MIN
       const most = BATCH_MAX[this.#options.target.stateful ? 'stateful' : 'stateless']
-      while (this.#run.inputs < inputsMax && now() < untilMs) {
+      let newsAt = this.#run.inputs
+      while (this.#run.inputs < inputsMax && this.#run.inputs - newsAt < quietMax && now() < untilMs) {
         const news = await this.#batch(Math.min(batch, inputsMax - this.#run.inputs))
+        if (news) newsAt = this.#run.inputs
         batch = news ? Math.max(BATCH_MIN, batch >> 2) : Math.min(most, batch * 2)
       }
       await this.#probe()
     } catch (error) {
-      this.#run.failure ??= { inputs: this.#history, error }
+      this.#run.failure ??= { inputs: this.#history.inputs(), error }
     } finally {
       Error.stackTraceLimit = stackTraceLimit
       process.off('unhandledRejection', escaped)
@@ -116,7 +125,7 @@ export class Fuzzer {
   async #batch(size: number): Promise<boolean> {
     const { coverage } = this.#options
     const { state } = this.#chance
-    const historyBefore = this.#history.slice()
+    const historyBefore = coverage !== null && this.#options.target.stateful ? this.#history.inputs() : []
     const wordsBefore = this.#run.words.size
     const surprising: Buffer[] = []
     for (let left = size; left > 0; left--) {
@@ -125,6 +134,7 @@ export class Fuzzer {
       const pending = this.#give(input)
       if (pending !== null) await pending
       if (this.#run.words.size > words) surprising.push(Buffer.from(input))
+      if (left % TURN_INPUTS === 0) await turn()
     }
     let news = this.#run.words.size > wordsBefore
     if (coverage !== null && coverage.take(this.#elusive)) {
@@ -138,7 +148,7 @@ export class Fuzzer {
   }
 
   /** The inputs of a batch once more: the same seed and the same pool make the same. */
-  #again(state: number, size: number): Buffer[] {
+  #again(state: ChanceState, size: number): Buffer[] {
     const after = this.#chance.state
     this.#chance.state = state
     const inputs = Array.from({ length: size }, () => Buffer.from(this.#mutator.make(this.#pool)))
@@ -178,7 +188,7 @@ export class Fuzzer {
 
   /** Null when it is done, which for most targets it is at once: a turn for each input would cost more than the input. */
   #give(input: Buffer): Promise<void> | null {
-    this.#history.push(Buffer.from(input))
+    this.#history.push(input)
     this.#run.inputs += 1
     const beganMs = this.#options.now()
     const word = this.#subject.judge(input)
@@ -192,7 +202,7 @@ export class Fuzzer {
     if (tookMs > this.#run.slowestMs) this.#run.slowestMs = tookMs
     if (tookMs > INPUT_MS_MAX) return this.#judgeSlowness(tookMs)
     this.#sinceProbe += 1
-    return this.#sinceProbe >= PROBE_INPUTS ? this.#probe() : null
+    return this.#sinceProbe >= this.#probeInputs ? this.#probe() : null
   }
 
   #probe(): Promise<void> | null {
@@ -205,25 +215,32 @@ export class Fuzzer {
   #probed(): void {
     if (this.#escaped !== null) throw this.#escaped
     this.#sinceProbe = 0
-    if (!this.#options.target.stateful) this.#history.length = 0
+    if (!this.#options.target.stateful) this.#history.clear()
   }
 
   async #reopen(): Promise<void> {
     await this.#probe()
     if (this.#options.target.stateful) this.#subject = await this.#options.target.open()
-    this.#history = []
+    this.#history.clear()
   }
 
   /** A machine that is busy, or stands still, is not the input's fault: what it takes of the processor is. */
   async #judgeSlowness(firstMs: number): Promise<void> {
     let leastMs = firstMs
-    for (let times = 0; times < 2; times++) leastMs = Math.min(leastMs, await slownessOf(this.#options, this.#history))
+    const inputs = this.#history.inputs()
+    for (let times = 0; times < 2; times++) leastMs = Math.min(leastMs, await slownessOf(this.#options.target, inputs))
     if (leastMs > INPUT_MS_MAX) throw new Violation(`one input takes ${Math.round(leastMs)} ms of the processor`)
   }
 }
 
+function turn(): Promise<void> {
+  return new Promise((resolve) => {
+    setImmediate(resolve)
+  })
+}
+
 /** Milliseconds of the processor that the last input takes. */
-async function slownessOf({ target }: FuzzOptions, history: readonly Buffer[]): Promise<number> {
+async function slownessOf(target: Target, history: readonly Buffer[]): Promise<number> {
   const subject = await target.open()
   for (const input of target.stateful ? history.slice(0, -1) : []) await subject.judge(input)
   const before = process.cpuUsage()

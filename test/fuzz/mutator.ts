@@ -39,6 +39,8 @@ export class Mutator {
   readonly #tokens: readonly Buffer[]
   readonly #bytesMax: number
   readonly #bytes: Buffer
+  /** The first bytes of `#bytes`, by how many: a view of its own for each input would cost more than its changes. */
+  readonly #views: Buffer[] = []
   #length = 0
 
   constructor(chance: Chance, dictionary: readonly Buffer[], bytesMax: number) {
@@ -54,7 +56,7 @@ export class Mutator {
     this.#length = Math.min(parent.length, this.#bytesMax)
     parent.copy(this.#bytes, 0, 0, this.#length)
     for (let left = 1 + chance.below(CHANGES_MAX); left > 0; left--) this.#change(corpus)
-    return this.#bytes.subarray(0, this.#length)
+    return (this.#views[this.#length] ??= this.#bytes.subarray(0, this.#length))
   }
 
   #change(corpus: readonly Buffer[]): void {
@@ -85,7 +87,8 @@ export class Mutator {
         return this.#remove(at, 1 + chance.below(Math.min(RUN_BYTES_MAX, length + 1)))
       case 10:
         // A piece of itself once more: items, headers and frames repeat so.
-        return this.#insert(at, Buffer.from(bytes.subarray(at, Math.min(length, at + 1 + chance.below(128)))))
+        this.#open(at, Math.min(length - at, 1 + chance.below(128)))
+        return
       case 11: {
         if (chance.below(4) === 0) this.#length = at
         return
@@ -93,10 +96,10 @@ export class Mutator {
       case 12: {
         const other = corpus[chance.below(corpus.length)] as Buffer
         this.#length = at
-        return this.#insert(at, other.subarray(chance.below(other.length + 1)))
+        return this.#insert(at, other, chance.below(other.length + 1))
       }
       default:
-        return this.#insert(at, chance.bytes(1 + chance.below(RUN_BYTES_MAX)))
+        return this.#random(at, 1 + chance.below(RUN_BYTES_MAX))
     }
   }
 
@@ -120,11 +123,21 @@ export class Mutator {
     this.#length = Math.max(this.#length, end)
   }
 
-  #insert(at: number, token: Buffer): void {
-    const end = Math.min(this.#bytesMax, this.#length + token.length)
-    this.#bytes.copyWithin(at + token.length, at, end - token.length)
-    token.copy(this.#bytes, at, 0, Math.min(token.length, this.#bytesMax - at))
-    this.#length = end
+  #insert(at: number, token: Buffer, from = 0): void {
+    const end = this.#open(at, token.length - from)
+    token.copy(this.#bytes, at, from, from + end - at)
+  }
+
+  #random(at: number, count: number): void {
+    this.#chance.fill(this.#bytes, at, this.#open(at, count))
+  }
+
+  /** Moves what is here by so many bytes, as far as there is place for them; it stays in the gap, whose end is returned. */
+  #open(at: number, count: number): number {
+    const length = Math.min(this.#bytesMax, this.#length + count)
+    this.#bytes.copyWithin(at + count, at, length - count)
+    this.#length = length
+    return Math.min(this.#bytesMax, at + count)
   }
 
   #remove(at: number, count: number): void {

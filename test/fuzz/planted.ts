@@ -35,6 +35,16 @@ function forgetful(): (bytes: Buffer) => number {
   }
 }
 
+/** A fault that takes two inputs, with any others between them. */
+function remembering(): (bytes: Buffer) => number {
+  let armed = false
+  return (bytes) => {
+    armed ||= bytes.at(-1) === 0x01
+    if (armed && bytes.at(-1) === 0x02) return (undefined as unknown as Buffer).length
+    return 1
+  }
+}
+
 function planted(name: string, read: (bytes: Buffer) => number): Target {
   return {
     name,
@@ -50,16 +60,22 @@ function planted(name: string, read: (bytes: Buffer) => number): Target {
   }
 }
 
-export const plantedTargets: Record<'deep' | 'forgetful' | 'unregistered' | 'endless', Target> = {
+export const plantedTargets: Record<'deep' | 'forgetful' | 'remembering' | 'unregistered' | 'endless', Target> = {
   deep: planted('deep', readDeep),
   forgetful: planted('forgetful', forgetful()),
+  remembering: {
+    ...planted('remembering', remembering()),
+    stateful: true,
+    open: () => planted('remembering', remembering()).open(),
+  },
   unregistered: planted('unregistered', (bytes) => {
     if (bytes.length > 40) throw new AdaptnetError('NO_SUCH_CODE' as 'BUSY', 'unheard of')
     return 1
   }),
   endless: planted('endless', (bytes) => {
-    // As long as a pause of no machine, for one input in four or so.
-    if (bytes.length > 12) for (const until = performance.now() + 400; performance.now() < until;);
+    // Of the processor's time, for one input in four or so: how busy the machine is makes no difference.
+    const before = process.cpuUsage()
+    if (bytes.length > 12) while (process.cpuUsage(before).user < 400_000);
     return 1
   }),
 }

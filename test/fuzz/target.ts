@@ -60,23 +60,45 @@ export function isOwnFault(code: string | undefined, message: string | undefined
   return code === 'INTERNAL' && /^(?:Violation|[A-Za-z]*Error)\b/.test(message ?? '')
 }
 
-/** Numbers from a seed, the same everywhere: xorshift, because nothing here needs more and all of it needs speed. */
+/** Where a `Chance` stands. */
+export type ChanceState = readonly [number, number, number, number]
+
+/**
+ * Numbers from a seed, the same everywhere. The state is of 128 bits: one of 32 has given every number that it has before
+ * 10^8 inputs are made twice over, and two seeds would share most of their inputs.
+ */
 export class Chance {
-  state: number
+  #one: number
+  #two: number
+  #three = 0x9e37_79b9
+  #count = 1
 
   constructor(seed: number) {
-    // Zero is its one fixed point, and neighbouring seeds should not begin alike.
-    this.state = Math.imul(seed ^ 0x9e37_79b9, 0x85eb_ca6b) | 1
+    this.#one = seed | 0
+    this.#two = Math.floor(seed / 2 ** 32) | 0
+    // Neighbouring seeds should not begin alike.
+    for (let rounds = 12; rounds > 0; rounds--) this.next()
   }
 
-  /** 32 bits. */
+  get state(): ChanceState {
+    return [this.#one, this.#two, this.#three, this.#count]
+  }
+
+  set state([one, two, three, count]: ChanceState) {
+    this.#one = one
+    this.#two = two
+    this.#three = three
+    this.#count = count
+  }
+
+  /** 32 bits: three words that are shifted into each other, and a counter against short cycles. */
   next(): number {
-    let state = this.state
-    state ^= state << 13
-    state ^= state >>> 17
-    state ^= state << 5
-    this.state = state
-    return state >>> 0
+    const sum = (this.#one + this.#two + this.#count) | 0
+    this.#count = (this.#count + 1) | 0
+    this.#one = this.#two ^ (this.#two >>> 9)
+    this.#two = (this.#three + (this.#three << 3)) | 0
+    this.#three = (((this.#three << 21) | (this.#three >>> 11)) + sum) | 0
+    return sum >>> 0
   }
 
   /** An integer in [0, below). */
@@ -86,7 +108,11 @@ export class Chance {
 
   bytes(length: number): Buffer {
     const bytes = Buffer.allocUnsafe(length)
-    for (let at = 0; at < length; at++) bytes[at] = this.next() >>> 11
+    this.fill(bytes, 0, length)
     return bytes
+  }
+
+  fill(bytes: Uint8Array, start: number, end: number): void {
+    for (let at = start; at < end; at++) bytes[at] = this.next() >>> 11
   }
 }

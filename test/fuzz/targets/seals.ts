@@ -1,5 +1,12 @@
 /** Payloads sealed end to end, and signed things: what was not sealed or signed does not open. */
-import { encodeCertificate, encodeRevocations, encodeSigned } from '../../../protocol/certificate.ts'
+import {
+  decodeCertificate,
+  decodeRevocations,
+  decodeServiceKey,
+  encodeCertificate,
+  encodeRevocations,
+  encodeSigned,
+} from '../../../protocol/certificate.ts'
 import { CERTIFICATE_CONTEXT, REVOCATIONS_CONTEXT, SERVICE_KEY_CONTEXT } from '../../../protocol/certificate.ts'
 import { openCertificate, verifyCertificate, verifyRevocations } from '../../../lib/identity/certificate.ts'
 import { ClientSeal } from '../../../lib/identity/sealing.ts'
@@ -77,28 +84,43 @@ export const sealTarget: Target = {
 const SIGNED = [
   {
     context: CERTIFICATE_CONTEXT,
+    decode: decodeCertificate,
     verify: (bytes: Buffer) =>
       verifyCertificate(bytes, { net: good.authority.publicKey, nowMs: good.ADMITTED_MS, revocations: null }),
   },
-  { context: REVOCATIONS_CONTEXT, verify: (bytes: Buffer) => verifyRevocations(bytes, good.authority.publicKey) },
+  {
+    context: REVOCATIONS_CONTEXT,
+    decode: decodeRevocations,
+    verify: (bytes: Buffer) => verifyRevocations(bytes, good.authority.publicKey),
+  },
   {
     context: SERVICE_KEY_CONTEXT,
+    decode: decodeServiceKey,
     verify: (bytes: Buffer) => verifyServiceKey(bytes, good.authority.publicKey, good.ADMITTED_MS),
   },
 ] as const
 
-/** First which kind it is and whether the authority signs it, then the body: what a careless authority might sign. */
+/** By the first byte: of so many, the last ones are not signed. */
+const CHOICES = 3 * 8
+const FORGED_FROM = CHOICES - 3
+
+/**
+ * First which kind it is and whether the authority signs it, then the body: what a careless authority might sign. Where
+ * no body can be read, no signature is made: it would cost twenty times as much and show the same.
+ */
 function judgeSigned(input: Buffer): string {
-  const choice = (input[0] ?? 0) % 6
-  const { context, verify } = SIGNED[choice % 3] as (typeof SIGNED)[number]
+  const choice = (input[0] ?? 0) % CHOICES
+  const { context, decode, verify } = SIGNED[choice % 3] as (typeof SIGNED)[number]
   const body = Buffer.from(input.subarray(1))
-  const truly = choice < 3
+  const truly = choice < FORGED_FROM
+  const unread = truly ? attempt(() => void decode(body)).code : null
+  if (unread !== null) return `${choice % 3} unread ${unread}`
   const signature = truly
     ? sign(Buffer.concat([context, body]), good.authority.secretKey)
     : Buffer.concat([body, Buffer.alloc(64)]).subarray(0, 64)
   const { code } = attempt(() => verify(encodeSigned({ body, signature })))
   expect(truly || code !== null, 'what nobody signed is believed')
-  return `${choice} ${code ?? 'verified'}`
+  return `${choice % 3} ${truly ? '' : 'forged '}${code ?? 'verified'}`
 }
 
 export const signedTarget: Target = {
@@ -108,7 +130,7 @@ export const signedTarget: Target = {
   stateful: false,
   dictionary: [Buffer.from(good.authority.publicKey)],
   seeds: () =>
-    [0, 3].flatMap((forged) => [
+    [0, FORGED_FROM].flatMap((forged) => [
       Buffer.concat([Buffer.of(forged), encodeCertificate(good.identities.client.certificate)]),
       Buffer.concat([Buffer.of(forged + 1), encodeRevocations(good.revocations[1] as (typeof good.revocations)[0])]),
       Buffer.concat([Buffer.of(forged + 2), Buffer.from(good.secrets.record).subarray(2, -64)]),

@@ -190,7 +190,9 @@ export const secretHandshakeTarget: Target = {
 /** First the sizes of two pieces in turn, then the stream. */
 function judgeRecords(input: Buffer): string {
   const sizes = [1 + (input[0] ?? 0), 1 + (input[1] ?? 0)]
-  const stream = Buffer.from(input.subarray(2))
+  const stream = input.subarray(2)
+  // A reader may write into what it is given.
+  const given = Buffer.from(stream)
   const records: number[] = []
   let at = 0
   const reader = new RecordReader({
@@ -208,7 +210,7 @@ function judgeRecords(input: Buffer): string {
   const { code } = attempt(() => {
     for (let from = 0, turn = 0; from < stream.length; turn++) {
       const size = sizes[turn % 2] as number
-      reader.receive(Buffer.from(stream.subarray(from, from + size)), turn)
+      reader.receive(given.subarray(from, from + size), turn)
       from += size
     }
   })

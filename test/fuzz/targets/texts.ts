@@ -57,7 +57,10 @@ const SECRETS = FILES.flatMap(({ text }) => [
 function judgeFile(input: Buffer): string {
   const text = input.toString('utf8')
   const kind = attempt(() => identity.kindOfText(text))
-  const read = FILES.filter((file) => {
+  // As what it says that it is, and as one of the others, whose turn the length tells: all five would fail alike.
+  const other = input.length % FILES.length
+  const read = FILES.filter((file, index) => {
+    if (file.kind !== kind.value && index !== other) return false
     try {
       const once = file.again(text)
       expect(file.again(once) === once, `${file.kind}: what was read and written is read as something else`)
