@@ -1,6 +1,11 @@
 /** The parts of the transport that decide by what they see: how much to read at once, and when a turn ends. */
+import net from 'node:net'
+import { channel } from 'node:diagnostics_channel'
 import t from 'tap'
 import { ReadBuffer } from '../lib/transport/read-buffer.ts'
+import { LINGERING_MAX, LINGER_MS, Lingering } from '../lib/transport/lingering.ts'
+import type { Connection } from '../lib/runtime.ts'
+import { listen } from '../lib/transport/tcp.ts'
 import { Turns } from '../lib/transport/turns.ts'
 
 const FIRST_BYTES = 4_096
@@ -93,4 +98,117 @@ t.test('a turn ends with the chunk when there is one a turn, and after the last 
   ends = early = 0
   for (let turn = 0; turn < 100; turn++) await once(1)
   t.ok(early > 90, `${early} of 100 ended with their chunk again`)
+})
+
+t.test('connections that deliver their last bytes: each for its time, so many at once, by one timer', async (t) => {
+  let nowMs = 0
+  const wakes: { atMs: number; run: () => void }[] = []
+  const lingering = new Lingering(
+    () => nowMs,
+    (afterMs, run) => void wakes.push({ atMs: nowMs + afterMs, run }),
+  )
+  const destroyed: number[] = []
+  const enter = (index: number): { destroy: () => void } => {
+    const one = { destroy: () => void destroyed.push(index) }
+    lingering.enter(one)
+    return one
+  }
+  const wake = (): void => {
+    const next = wakes.shift()
+    nowMs = next?.atMs ?? nowMs
+    next?.run()
+  }
+  const first = enter(0)
+  nowMs = 400
+  enter(1)
+  enter(2)
+  t.equal(wakes.length, 1)
+  lingering.leave(first)
+  wake()
+  t.same(destroyed, [], 'who is gone is not waited for')
+  wake()
+  t.equal(nowMs, 400 + LINGER_MS)
+  t.same(destroyed, [1, 2])
+  t.same(wakes, [], 'nobody is left to wait for')
+  for (let index = 0; index <= LINGERING_MAX; index++) enter(10 + index)
+  t.same(destroyed, [1, 2, 10], 'one too many: the oldest makes room')
+})
+
+/** A server that notes what its connections tell. */
+async function notingServer(): Promise<{ port: number; told: string[]; connections: Connection[]; close: () => void }> {
+  const told: string[] = []
+  const connections: Connection[] = []
+  const listener = await listen('127.0.0.1', 0, (connection) => {
+    connections.push(connection)
+    return {
+      received: (bytes) => {
+        told.push(Buffer.from(bytes).toString())
+        return false
+      },
+      drained: () => void told.push('drained'),
+      lost: (why) => void told.push(`lost: ${why}`),
+    }
+  })
+  return { port: listener.port, told, connections, close: () => listener.close() }
+}
+
+async function until(done: () => boolean): Promise<void> {
+  while (!done()) await new Promise((resolve) => setImmediate(resolve))
+}
+
+t.test('an accepted connection is read, paused and closed without a socket of Node; a write makes one', async (t) => {
+  const sockets: unknown[] = []
+  const made = (message: unknown): void => void sockets.push(message)
+  const documented = channel('net.server.socket')
+  documented.subscribe(made)
+  t.teardown(() => documented.unsubscribe(made))
+  const { port, told, connections, close } = await notingServer()
+  t.teardown(close)
+  const peer = net.connect(port, '127.0.0.1')
+  const answers: string[] = []
+  peer.on('data', (bytes) => answers.push(bytes.toString()))
+  peer.write('one')
+  await until(() => told.length === 1)
+  const [connection] = connections as [Connection]
+  t.equal(connection.remote, `127.0.0.1:${peer.localPort ?? 0}`)
+  t.equal(connection.bufferedBytes, 0)
+  connection.pause()
+  peer.write('two')
+  // What another connection says comes after what this one would have.
+  const other = net.connect(port, '127.0.0.1')
+  other.write('other')
+  await until(() => told.length === 2)
+  t.same(told, ['one', 'other'])
+  connection.resume()
+  await until(() => told.length === 3)
+  t.same(told, ['one', 'other', 'two'])
+  t.same(sockets, [], 'so far no socket was made')
+  t.equal(connection.write([Buffer.from('an '), Buffer.from('answer')]), true)
+  await until(() => answers.join('') === 'an answer')
+  peer.write('three')
+  await until(() => told.length === 4)
+  t.equal(told[3], 'three', 'and it goes on')
+  peer.end()
+  await until(() => told.length === 5)
+  other.resetAndDestroy()
+  await until(() => told.length === 6)
+  t.ok(told.slice(4).every((line) => line.startsWith('lost: ')))
+  t.equal(connections[1]?.write([Buffer.from('late')]), true, 'a write to one that is gone is taken and dropped')
+})
+
+t.test('an accepted connection that is closed before anything was written: lost once', async (t) => {
+  const { port, told, connections, close } = await notingServer()
+  t.teardown(close)
+  const peers = [net.connect(port, '127.0.0.1'), net.connect(port, '127.0.0.1')]
+  let ended = 0
+  for (const peer of peers) peer.resume().on('close', () => (ended += 1))
+  await until(() => connections.length === 2)
+  connections[0]?.destroy()
+  connections[0]?.destroy()
+  connections[1]?.end()
+  await until(() => ended === 2 && told.length === 2)
+  t.same(
+    told,
+    Array.from({ length: 2 }, () => 'lost: the connection was closed'),
+  )
 })
