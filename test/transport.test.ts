@@ -4,6 +4,7 @@ import { channel } from 'node:diagnostics_channel'
 import t from 'tap'
 import { ReadBuffer } from '../lib/transport/read-buffer.ts'
 import { LINGERING_MAX, LINGER_MS, Lingering } from '../lib/transport/lingering.ts'
+import { ReadTurns } from '../lib/transport/read-turns.ts'
 import type { Connection } from '../lib/runtime.ts'
 import { listen } from '../lib/transport/tcp.ts'
 import { Turns } from '../lib/transport/turns.ts'
@@ -211,4 +212,110 @@ t.test('an accepted connection that is closed before anything was written: lost 
     told,
     Array.from({ length: 2 }, () => 'lost: the connection was closed'),
   )
+})
+
+const MEBIBYTE = 1_048_576
+
+/** Sockets that are read in turns; `turn` lets the loop come round once. */
+class Loop {
+  readonly turns: ReadTurns
+  readonly going: string[] = []
+  #next: (() => void) | null = null
+
+  constructor() {
+    this.turns = new ReadTurns((run) => {
+      this.#next = run
+    })
+  }
+
+  socket(name: string, awaited: boolean = false): { awaited: boolean; readOn: () => void } {
+    return { awaited, readOn: () => void this.going.push(name) }
+  }
+
+  /** Who goes on reading in the next turn. */
+  turn(): string[] {
+    const next = this.#next
+    this.#next = null
+    this.going.length = 0
+    next?.()
+    return [...this.going]
+  }
+
+  get asked(): boolean {
+    return this.#next !== null
+  }
+}
+
+t.test('who brings much takes turns with others who do; who brings little never waits', async (t) => {
+  const loop = new Loop()
+  const crowd = ['a', 'b', 'c', 'd'].map((name) => loop.socket(name))
+  const little = loop.socket('little')
+  t.equal(loop.turns.read(little, 16_383), true)
+  t.equal(loop.asked, false, 'and it asks for nothing')
+  t.same(
+    crowd.map((socket) => loop.turns.read(socket, MEBIBYTE)),
+    [true, false, false, false],
+    'the first brings a whole turn',
+  )
+  t.equal(loop.turns.read(little, 1_000), true)
+  t.same(loop.turn(), ['b'], 'who waits longest is the first, and brings a turn again')
+  t.same(
+    [0, 1].map((index) => loop.turns.read(crowd[index] as typeof little, MEBIBYTE)),
+    [false, false],
+    'who was read while others wait is behind them',
+  )
+  const order = [loop.turn(), loop.turn(), loop.turn(), loop.turn()]
+  t.same(order, [['c'], ['d'], ['a'], ['b']])
+  t.equal(loop.asked, false, 'nobody waits any more')
+  for (const socket of crowd) loop.turns.read(socket, 400_000)
+  t.same(loop.turn(), ['c', 'd'], 'of those that bring less, more go on in a turn')
+})
+
+t.test('whose answers are awaited waits for his like only, and who is gone for nothing', async (t) => {
+  const loop = new Loop()
+  const crowd = Array.from({ length: 50 }, (_, index) => loop.socket(`${index}`))
+  const workers = ['w1', 'w2'].map((name) => loop.socket(name, true))
+  for (const socket of [...crowd, ...workers]) loop.turns.read(socket, MEBIBYTE)
+  t.same(loop.turn(), ['w2', '1'])
+  for (const socket of workers) loop.turns.read(socket, 2 * MEBIBYTE)
+  t.same(loop.turn(), ['w1', '2'])
+  loop.turns.leave(crowd[3] as (typeof crowd)[0])
+  loop.turns.leave(workers[1] as (typeof crowd)[0])
+  t.same(loop.turn(), ['4'])
+})
+
+t.test('a connection that waits for its turn and is paused goes on when it is resumed, and not before', async (t) => {
+  let heardBytes = 0
+  const paused: Connection[] = []
+  const listener = await listen('127.0.0.1', 0, (connection) => {
+    let first = true
+    return {
+      received: (bytes) => {
+        // The answer makes it a socket that takes turns.
+        if (first) connection.write([Buffer.from('go on')])
+        first = false
+        heardBytes += bytes.length
+        if (heardBytes > 3 * MEBIBYTE && paused.length === 0) {
+          paused.push(connection)
+          connection.pause()
+        }
+        return false
+      },
+      drained: () => {},
+      lost: () => {},
+    }
+  })
+  t.teardown(() => listener.close())
+  const peers = Array.from({ length: 4 }, () => {
+    const peer = net.connect(listener.port, '127.0.0.1')
+    peer.write('begin')
+    peer.once('data', () => peer.write(Buffer.alloc(4 * MEBIBYTE)))
+    t.teardown(() => void peer.destroy())
+    return peer
+  })
+  await until(() => heardBytes >= (peers.length - 1) * (4 * MEBIBYTE + 5))
+  for (let turn = 0; turn < 1_000; turn++) await turnOfLoop()
+  t.ok(heardBytes < peers.length * 4 * MEBIBYTE, 'the paused one was not read on')
+  paused[0]?.resume()
+  await until(() => heardBytes === peers.length * (4 * MEBIBYTE + 5))
 })

@@ -38,6 +38,7 @@ import type { Counters } from './counters.ts'
 import { Forward } from './forward.ts'
 import { Handshakes } from './handshakes.ts'
 import type { Entrance } from './handshakes.ts'
+import { cutSlowest } from './send-budget.ts'
 import { ServiceKeys } from './service-keys.ts'
 import { reportLinks, reportServices } from './report.ts'
 import type { BrokerReport } from './report.ts'
@@ -379,6 +380,7 @@ export class Broker implements BrokerLinkOwner {
     if (!this.#serviceKeys.take(service, link, serviceKey, this.#runtime.wallClock()))
       return answer('NOT_PERMITTED', 'the service key is not one of this service in this net')
     this.#forward.offer(link, service, journal, places, nowMs)
+    link.link.connection.awaits?.(true)
     this.events.publish({ type: 'serving', peer: link.address, service, concurrency: places })
     answer('BYE', '')
   }
@@ -456,7 +458,12 @@ export class Broker implements BrokerLinkOwner {
 
   #tick(nowMs: number): void {
     if (this.#state === 'closed') return
-    for (const link of this.#links) link.tick(nowMs)
+    let waitingBytes = 0
+    for (const link of this.#links) {
+      link.tick(nowMs)
+      waitingBytes += link.link.heldBytes
+    }
+    cutSlowest(this.#links, waitingBytes, nowMs)
     this.#handshakes.tick(nowMs)
     if (nowMs >= this.#nextSweepMs) {
       this.#nextSweepMs = nowMs + SWEEP_MS

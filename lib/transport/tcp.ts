@@ -5,6 +5,8 @@ import { acceptBare, BareSocket } from './bare-socket.ts'
 import type { Handle } from './bare-socket.ts'
 import { Lingering } from './lingering.ts'
 import { ReadBuffer } from './read-buffer.ts'
+import { ReadTurns } from './read-turns.ts'
+import type { Reading } from './read-turns.ts'
 import { turns } from './turns.ts'
 
 const CONNECT_TIMEOUT_MS = 3_000
@@ -16,12 +18,18 @@ const lingering: Lingering = new Lingering(
   (afterMs, run) => void setTimeout(run, afterMs).unref(),
 )
 
+/** Of this process, as the event loop is. */
+const readTurns: ReadTurns = new ReadTurns((run) => void setImmediate(run))
+
 /** Reads a socket into memory of ours: the `onread` option of `net.Socket`. */
-class SocketReader {
+class SocketReader implements Reading {
   readonly #buffer = new ReadBuffer()
   deliver: (chunk: Buffer) => boolean = () => false
+  readOn: () => void = () => {}
+  awaited = false
 
   close(): void {
+    readTurns.leave(this)
     this.#buffer.close()
   }
 
@@ -31,7 +39,7 @@ class SocketReader {
       turns.chunk()
       const { free } = this.#buffer
       this.#buffer.filled(bytes, this.deliver(free.subarray(0, bytes)))
-      return true
+      return readTurns.read(this, bytes)
     },
   }
 }
@@ -47,6 +55,7 @@ class TcpConnection implements Connection {
   #listener: StreamListener | null = null
   /** A write was not taken at once; `drained` is owed. */
   #pending = false
+  #paused = false
   #error: Error | null = null
   readonly #written = (): void => {
     if (!this.#pending || (this.#socket?.writableLength ?? 0) > 0) return
@@ -105,6 +114,9 @@ class TcpConnection implements Connection {
       })
     else {
       this.#reader.deliver = (chunk) => listener.received(chunk, performance.now())
+      this.#reader.readOn = () => {
+        if (!this.#paused) socket.resume()
+      }
       socket.resume()
     }
   }
@@ -123,6 +135,10 @@ class TcpConnection implements Connection {
     this.#take(socket, reader)
     this.#read(socket)
     return socket
+  }
+
+  awaits(answers: boolean): void {
+    if (this.#reader !== null) this.#reader.awaited = answers
   }
 
   get bufferedBytes(): number {
@@ -158,11 +174,13 @@ class TcpConnection implements Connection {
   }
 
   pause(): void {
+    this.#paused = true
     if (this.#socket === null) this.#bare?.pause()
     else this.#socket.pause()
   }
 
   resume(): void {
+    this.#paused = false
     if (this.#socket === null) this.#bare?.resume()
     else this.#socket.resume()
   }
