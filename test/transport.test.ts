@@ -5,6 +5,7 @@ import t from 'tap'
 import { ReadBuffer } from '../lib/transport/read-buffer.ts'
 import { LINGERING_MAX, LINGER_MS, Lingering } from '../lib/transport/lingering.ts'
 import { ReadTurns } from '../lib/transport/read-turns.ts'
+import type { Reading } from '../lib/transport/read-turns.ts'
 import type { Connection } from '../lib/runtime.ts'
 import { listen } from '../lib/transport/tcp.ts'
 import { Turns } from '../lib/transport/turns.ts'
@@ -56,6 +57,17 @@ t.test('slabs follow the reads: large for a flood, small again after it', async 
       }
     }
   t.ok(slabs < 20, 'reads of 1,000 bytes do not go on filling slabs of a megabyte')
+})
+
+t.test('a hundred busy sockets: slabs of all together are bounded, and the last one gets some room too', async (t) => {
+  const busy = Array.from({ length: 100 }, () => new ReadBuffer())
+  for (let round = 0; round < 40; round++) for (const buffer of busy) read(buffer, Infinity, true)
+  const sizes = busy.map(({ free }) => free.length)
+  const bytes = sizes.reduce((sum, size) => sum + size, 0)
+  t.ok(bytes <= 64 * MOST_BYTES, `${bytes} bytes`)
+  t.equal(sizes[0], MOST_BYTES)
+  t.ok(Math.min(...sizes) >= 65_536, `the smallest has ${Math.min(...sizes)}`)
+  for (const buffer of busy) buffer.close()
 })
 
 t.test('a record that is as long as the one before is not cut by the end of a slab', async (t) => {
@@ -228,8 +240,8 @@ class Loop {
     })
   }
 
-  socket(name: string, awaited: boolean = false): { awaited: boolean; readOn: () => void } {
-    return { awaited, readOn: () => void this.going.push(name) }
+  socket(name: string, awaited: boolean = false, roomBytes: number = MEBIBYTE): Reading {
+    return { awaited, roomBytes, readOn: () => void this.going.push(name) }
   }
 
   /** Who goes on reading in the next turn. */
@@ -260,15 +272,16 @@ t.test('who brings much takes turns with others who do; who brings little never 
   t.equal(loop.turns.read(little, 1_000), true)
   t.same(loop.turn(), ['b'], 'who waits longest is the first, and brings a turn again')
   t.same(
-    [0, 1].map((index) => loop.turns.read(crowd[index] as typeof little, MEBIBYTE)),
+    [0, 1].map((index) => loop.turns.read(crowd[index] as Reading, MEBIBYTE)),
     [false, false],
     'who was read while others wait is behind them',
   )
   const order = [loop.turn(), loop.turn(), loop.turn(), loop.turn()]
   t.same(order, [['c'], ['d'], ['a'], ['b']])
   t.equal(loop.asked, false, 'nobody waits any more')
-  for (const socket of crowd) loop.turns.read(socket, 400_000)
-  t.same(loop.turn(), ['c', 'd'], 'of those that bring less, more go on in a turn')
+  const modest = Array.from({ length: 40 }, (_, index) => loop.socket(`${index}`, false, 65_536))
+  for (const socket of modest) loop.turns.read(socket, 60_000)
+  t.equal(loop.turn().length, 16, 'of those that can bring less, more go on in a turn')
 })
 
 t.test('whose answers are awaited waits for his like only, and who is gone for nothing', async (t) => {
@@ -279,8 +292,8 @@ t.test('whose answers are awaited waits for his like only, and who is gone for n
   t.same(loop.turn(), ['w2', '1'])
   for (const socket of workers) loop.turns.read(socket, 2 * MEBIBYTE)
   t.same(loop.turn(), ['w1', '2'])
-  loop.turns.leave(crowd[3] as (typeof crowd)[0])
-  loop.turns.leave(workers[1] as (typeof crowd)[0])
+  loop.turns.leave(crowd[3] as Reading)
+  loop.turns.leave(workers[1] as Reading)
   t.same(loop.turn(), ['4'])
 })
 

@@ -7,14 +7,16 @@ const BULK_BYTES_MIN = 16_384
 export interface Reading {
   /** Whether others wait for what it brings. */
   readonly awaited: boolean
+  /** Bytes that its next read may bring. */
+  readonly roomBytes: number
   /** Goes on, after it was told to wait. */
   readOn(): void
 }
 
 /** Of sockets that take turns. */
 interface Line {
-  /** Those that wait, with what each brought last; the first has waited longest. */
-  readonly waiting: Map<Reading, number>
+  /** Those that wait; the first has waited longest. */
+  readonly waiting: Set<Reading>
   /** What came in this turn. */
   bytes: number
 }
@@ -27,8 +29,8 @@ interface Line {
  */
 export class ReadTurns {
   readonly #soon: (run: () => void) => void
-  readonly #awaited: Line = { waiting: new Map(), bytes: 0 }
-  readonly #others: Line = { waiting: new Map(), bytes: 0 }
+  readonly #awaited: Line = { waiting: new Set(), bytes: 0 }
+  readonly #others: Line = { waiting: new Set(), bytes: 0 }
   #asked = false
 
   /** `soon` runs something when every socket that has something was read. */
@@ -43,7 +45,7 @@ export class ReadTurns {
     line.bytes += bytes
     this.#ask()
     if (line.bytes <= TURN_BYTES && line.waiting.size === 0) return true
-    line.waiting.set(reading, bytes)
+    line.waiting.add(reading)
     return false
   }
 
@@ -64,12 +66,12 @@ export class ReadTurns {
     for (const line of [this.#awaited, this.#others]) {
       line.bytes = 0
       let expectedBytes = 0
-      for (const [reading, bytes] of line.waiting) {
+      for (const reading of line.waiting) {
         if (expectedBytes >= TURN_BYTES) {
           this.#ask()
           break
         }
-        expectedBytes += bytes
+        expectedBytes += reading.roomBytes
         line.waiting.delete(reading)
         reading.readOn()
       }

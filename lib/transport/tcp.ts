@@ -28,6 +28,10 @@ class SocketReader implements Reading {
   readOn: () => void = () => {}
   awaited = false
 
+  get roomBytes(): number {
+    return this.#buffer.free.length
+  }
+
   close(): void {
     readTurns.leave(this)
     this.#buffer.close()
