@@ -135,7 +135,7 @@ async function link(payloadBytes: number): Promise<void> {
 async function broker(): Promise<void> {
   layer = 'broker'
   const outstanding = new Outstanding(7)
-  const nobody = new BrokerLink({} as never, null, 0)
+  const nobody = new BrokerLink({} as never, null, null)
   nobody.peer = { addressBytes: parts.sender } as never
   const service = new Service('sha256', { bytes: 0 })
   const offer = new Offer(nobody, [service], 1_000)
@@ -144,7 +144,7 @@ async function broker(): Promise<void> {
     outstanding.remove(outstanding.findReply(envelope, 0, nobody, route.senderStart, route.senderEnd))
   })
   const workers = Array.from({ length: 100 }, () => {
-    const worker = new BrokerLink({} as never, null, 0)
+    const worker = new BrokerLink({} as never, null, null)
     worker.link = { waitingBytes: 0 } as never
     return new Offer(worker, [service], 4)
   })

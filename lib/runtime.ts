@@ -23,6 +23,8 @@ export interface Connection {
   /** Stops and resumes reading: back-pressure towards the peer. */
   pause(): void
   resume(): void
+  /** Whether answers are awaited from here: then it does not wait while those are read who ask for much. */
+  awaits?(answers: boolean): void
 }
 
 /** What a connection tells; one listener per connection. */

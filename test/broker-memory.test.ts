@@ -2,6 +2,7 @@ import t from 'tap'
 import avro from 'avsc'
 import { FrameFlag, FrameType, Mode } from '../protocol/constants.ts'
 import type { StreamListener } from '../lib/runtime.ts'
+import { SEND_BYTES_MAX } from '../lib/broker/send-budget.ts'
 import { world } from './broker-world.ts'
 import { frameBytes } from './raw-peer.ts'
 import type { ReceivedFrame } from './raw-peer.ts'
@@ -101,3 +102,36 @@ t.test('no Avro library on the way of a request and its reply', async (t) => {
     for (const [name, original] of originals) prototype[name] = original as never
   }
 })
+
+t.test(
+  'two hundred megabytes that nobody reads: those that take nothing longest are closed, others go on',
+  async (t) => {
+    const { cluster, client, worker, run, broker } = await world({ windowBytes: 65_536 })
+    const served = await worker('w1', 1_000)
+    const answer = Buffer.alloc(1_000_000, 7)
+    served.onFrame = (frame) => {
+      if (frame.type === FrameType.REQUEST) served.reply(frame, frame.payload.length > 0 ? answer : '')
+      served.frames.length = 0
+    }
+    let asked = 0
+    const readers = []
+    for (let index = 0; index < 50; index++) {
+      const reader = await cluster.dial(`reader-${index}`, 'b1')
+      readers.push(reader)
+      reader.connection.pause()
+      for (let count = 0; count < 4; count++) reader.request('echo', 'much', { timeToLive: 60_000 })
+      client.request('echo', '')
+      asked += 1
+      await run(60)
+    }
+    await run(1_000)
+    const { peers } = broker.broker.report()
+    const left = readers.map((_, index) => peers.some(({ address }) => address.startsWith(`reader-${index}/`)))
+    const cut = left.filter((linked) => !linked).length
+    const tooMany = (readers.length * 4 * answer.length - SEND_BYTES_MAX) / (4 * answer.length)
+    t.equal(cut, Math.ceil(tooMany), 'as many as were too many')
+    t.ok(left.slice(cut).every(Boolean), 'they are those that had come first')
+    t.ok(broker.events.every((event) => !('code' in event) || event.code === 'SLOW_READER'))
+    t.equal(client.of(FrameType.REPLY).length, asked, 'who reads was answered')
+  },
+)

@@ -85,8 +85,8 @@
  *   > link.test.ts: one byte a second is not a handshake either
  *   > broker-life.test.ts: more than 256 handshakes that do not go on: the oldest make room, those that are linked do not notice
  * 21 A flood of handshakes.
- *   = Handshakes have turns and half of the time while links have work; who is linked does not wait behind them.
- *   > handshakes.test.ts: while links have work, handshakes take half of the time and no more
+ *   = Handshakes have turns and a quarter of the time while links have work; who is linked does not wait behind them.
+ *   > handshakes.test.ts: while links have work, strangers take a quarter of the time, and those that are admitted half
  *   > handshakes.test.ts: one message in a turn: who has been answered goes first, then the newest
  * 22 One bit of the ciphertext changed.
  *   = TAG_INVALID, and the link closes; its nonce stands; requests go by another broker.

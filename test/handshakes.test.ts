@@ -4,6 +4,8 @@ import { HANDSHAKES_PENDING_MAX } from '../protocol/constants.ts'
 import { Handshakes } from '../lib/broker/handshakes.ts'
 import type { Entrance } from '../lib/broker/handshakes.ts'
 import type { Link } from '../lib/link/link.ts'
+import type { Connection } from '../lib/runtime.ts'
+import { encodePreamble } from '../protocol/preamble.ts'
 
 /** What a broker's door needs of a link, and what became of it. */
 class Stranger {
@@ -13,9 +15,15 @@ class Stranger {
   code: string | null = null
   entrance: Entrance | null = null
   readonly #door: Door
+  /** How often its connection was closed without a word. */
+  destroyed = 0
+  /** Whether a link was made for it. */
+  linked = false
+  open = false
   readonly connection = {
     pause: () => void (this.paused = true),
     resume: () => void (this.paused = false),
+    destroy: () => void (this.destroyed += 1),
   }
 
   constructor(name: string, door: Door) {
@@ -26,8 +34,14 @@ class Stranger {
   received(): boolean {
     this.#door.handled.push(this.name)
     this.#door.nowMs += this.#door.costMs
+    if (this.answered && this.#door.admits) this.admit()
     this.answered = true
     return false
+  }
+
+  admit(): void {
+    this.open = true
+    if (this.entrance !== null) this.#door.handshakes.leave(this.entrance)
   }
 
   close(code: string): void {
@@ -36,12 +50,19 @@ class Stranger {
   }
 }
 
+const FIRST_MESSAGE = Buffer.concat([
+  encodePreamble({ versionLowest: 1, versionHighest: 1, mode: 1 }),
+  Buffer.alloc(35),
+])
+
 /** A broker's door in a world whose clock moves by what is done. */
 class Door {
   nowMs = 0
   /** What a handshake message costs. */
   costMs = 0
   work = 0
+  /** Who says a second message is admitted. */
+  admits = false
   alarmMs: number | null = null
   #asked = false
   #turn: (nowMs: number) => void = () => {}
@@ -64,18 +85,35 @@ class Door {
         },
       },
       workDone: () => this.work,
+      open: (entrance) => {
+        const stranger = this.#strangerOf(entrance.connection)
+        stranger.linked = true
+        return stranger as unknown as Link
+      },
+      refused: (connection, code) => void (this.#strangerOf(connection).code = code),
     })
+  }
+
+  #strangerOf(connection: Connection): Stranger {
+    for (const stranger of this.strangers.values())
+      if ((stranger.connection as unknown as Connection) === connection) return stranger
+    throw new Error('nobody has this connection')
   }
 
   come(name: string): Stranger {
     const stranger = new Stranger(name, this)
     this.strangers.set(name, stranger)
-    stranger.entrance = this.handshakes.enter(stranger as unknown as Link, this.nowMs)
+    stranger.entrance = this.handshakes.enter(stranger.connection as unknown as Connection, this.nowMs)
     return stranger
   }
 
   say(name: string, bytes = 47): void {
     this.strangers.get(name)?.entrance?.received(Buffer.alloc(bytes), this.nowMs)
+  }
+
+  /** Says so much of what every peer says first. */
+  begin(name: string, bytes: number, from = 0): void {
+    this.strangers.get(name)?.entrance?.received(FIRST_MESSAGE.subarray(from, from + bytes), this.nowMs)
   }
 
   /** Ends a turn of the loop; false when nothing waits for one. */
@@ -111,9 +149,10 @@ t.test('one message in a turn: who has been answered goes first, then the newest
   t.notOk([...door.strangers.values()].some(({ paused }) => paused))
 })
 
-t.test('while links have work, handshakes take half of the time and no more', async (t) => {
-  const door = new Door()
+/** Milliseconds of a second that handshakes of 0.25 ms a message take while links have work. */
+function spentWithWork(door: Door, admitted: boolean): number {
   door.costMs = 0.25
+  door.admits = admitted
   let spentMs = 0
   let index = 0
   const startMs = door.nowMs
@@ -126,11 +165,22 @@ t.test('while links have work, handshakes take half of the time and no more', as
     const beforeMs = door.nowMs
     door.turn()
     spentMs += door.nowMs - beforeMs
-    for (const stranger of door.strangers.values()) if (stranger.answered) stranger.close('BYE')
-    for (const [name, { answered }] of door.strangers) if (answered) door.strangers.delete(name)
+    for (const [name, stranger] of door.strangers) {
+      if (!stranger.answered) continue
+      if (!admitted) stranger.close('BYE')
+      else if (!stranger.open && !stranger.paused) door.say(name)
+      if (stranger.entrance?.over === true) door.strangers.delete(name)
+    }
     door.nowMs += 0.01
   }
-  t.ok(spentMs > 400 && spentMs < 520, `${spentMs} of 1000 ms`)
+  return spentMs
+}
+
+t.test('while links have work, strangers take a quarter of the time, and those that are admitted half', async (t) => {
+  const strangersMs = spentWithWork(new Door(), false)
+  t.ok(strangersMs > 200 && strangersMs < 270, `strangers: ${strangersMs} of 1000 ms`)
+  const admittedMs = spentWithWork(new Door(), true)
+  t.ok(admittedMs > 400 && admittedMs < 520, `admitted: ${admittedMs} of 1000 ms`)
 })
 
 t.test('a broker that relays nothing has all its time for those who come', async (t) => {
@@ -217,3 +267,40 @@ t.test('bytes: one message is all that it may leave here', async (t) => {
   door.say('b', 1)
   t.equal(door.strangers.get('b')?.code, 'HANDSHAKE_FAILED', 'in pieces neither')
 })
+
+t.test(
+  'who says next to nothing has no link: it is kept as the bytes that it said, and closed when its time is over',
+  async (t) => {
+    const door = new Door()
+    const linked = (): string[] => [...door.strangers.values()].flatMap(({ name, linked }) => (linked ? [name] : []))
+    for (const name of ['silent', 'slow', 'whole', 'wrong', 'gone']) door.come(name)
+    for (let at = 0; at < 11; at++) door.begin('slow', 1, at)
+    door.begin('whole', 10)
+    door.begin('gone', 10)
+    t.same(linked(), [])
+    t.equal(door.handshakes.unlinked, 5)
+    door.say('wrong', 1)
+    while (door.turn());
+    t.same(linked(), ['wrong'], 'what cannot be a preamble is judged at once')
+    door.begin('whole', 37, 10)
+    while (door.turn());
+    t.same(linked(), ['whole', 'wrong'], 'what came in pieces is handled as one')
+    t.same(door.handled, ['wrong', 'whole'])
+    t.equal(door.handshakes.unlinked, 3)
+    door.strangers.get('gone')?.entrance?.lost('reset', door.nowMs)
+    t.equal(door.strangers.get('gone')?.code, 'UNREACHABLE')
+    door.nowMs = 4_999
+    while (door.turn());
+    door.handshakes.tick(door.nowMs)
+    t.same(closedIn(door), ['gone: UNREACHABLE'])
+    door.nowMs = 5_000
+    door.handshakes.tick(door.nowMs)
+    t.same(closedIn(door), ['silent: HANDSHAKE_TIMEOUT', 'slow: HANDSHAKE_TIMEOUT', 'gone: UNREACHABLE'])
+    t.equal(door.strangers.get('slow')?.destroyed, 1)
+    t.equal(door.handshakes.size, 2, 'their links see to the others')
+    door.come('late')
+    door.handshakes.close()
+    t.equal(door.strangers.get('late')?.code, 'BYE')
+    t.equal(door.handshakes.unlinked, 0)
+  },
+)

@@ -8,7 +8,7 @@ import { NoiseRecordCipher, PLAIN_CIPHER } from '../lib/link/cipher.ts'
 import type { RecordCipher } from '../lib/link/cipher.ts'
 import { RecordReader } from '../lib/link/record-reader.ts'
 import { REFERENCE_BYTES_MIN, SendQueue } from '../lib/link/send-queue.ts'
-import { SlabPool } from '../lib/link/slab-pool.ts'
+import { SLAB_BYTES, SlabPool } from '../lib/link/slab-pool.ts'
 import type { Connection } from '../lib/runtime.ts'
 import { FrameFlag, PAYLOAD_BYTES_MAX, RECORD_RAW_BYTES_MAX, RECORD_SEALED_BYTES_MAX } from '../protocol/constants.ts'
 import { codeOf } from './identity-fixture.ts'
@@ -109,6 +109,8 @@ t.test('a record is judged by its header, and kept by what has come of it', asyn
 })
 
 // --- from the send queue to frames
+
+const NOTHING = Buffer.alloc(0)
 
 interface Sent {
   type: number
@@ -284,4 +286,31 @@ t.test('large payloads that need no sealing are written from where they lie', as
       `${mode}, flags ${flags}`,
     )
   }
+})
+
+t.test('links whose peers take nothing make nobody hurry; what is held for them is known', async (t) => {
+  const pool = new SlabPool()
+  const queues = Array.from({ length: 200 }, () => new SendQueue(pool, PLAIN_CIPHER, false))
+  const stuck = new PacedConnection(() => false)
+  const add = (queue: SendQueue, bytes: number): void => queue.add(1, 0, NOTHING, 0, 0, Buffer.alloc(bytes), 0, bytes)
+  t.ok(queues.every(({ heldBytes }) => heldBytes === 0))
+  for (const queue of queues)
+    for (const bytes of [50_000, 50_000, 50_000]) {
+      add(queue, bytes)
+      queue.flush(stuck)
+    }
+  t.ok(queues.every(({ bytes, heldBytes }) => bytes < SLAB_BYTES && heldBytes >= 2 * SLAB_BYTES))
+  const quick = new SendQueue(pool, PLAIN_CIPHER, false)
+  add(quick, 1_000)
+  t.equal(quick.eager, false, 'it waits for the end of the turn')
+  const others = Array.from({ length: 100 }, () => new SendQueue(pool, PLAIN_CIPHER, false))
+  for (const queue of others) add(queue, 50_000)
+  t.equal(quick.eager, true, 'as it does not when many others could send at once')
+  const [first] = queues as [SendQueue]
+  first.drained()
+  first.flush(new PacedConnection(() => true))
+  t.equal(first.heldBytes, 0)
+  for (const queue of queues) queue.close()
+  for (const queue of others) queue.flush(new PacedConnection(() => true))
+  t.equal(quick.eager, false)
 })

@@ -27,10 +27,9 @@ export class BrokerLink implements LinkListener {
   link!: Link
   peer: Peer | null = null
   /** What stands before it while its handshake goes on; null for one that this broker has dialled. */
-  entrance: Entrance | null = null
+  readonly entrance: Entrance | null
   /** The address that was dialled; null for a link that was accepted. */
   readonly candidate: Candidate | null
-  readonly acceptedMs: number
   /** Who answered at the dialled address, once the handshake has told. */
   dialledTo: string | null = null
   readonly offers: Map<string, Offer> = new Map()
@@ -43,10 +42,10 @@ export class BrokerLink implements LinkListener {
   lastService: Service | null = null
   readonly #permissions = new Map<string, boolean>()
 
-  constructor(owner: BrokerLinkOwner, candidate: Candidate | null, nowMs: number) {
+  constructor(owner: BrokerLinkOwner, entrance: Entrance | null, candidate: Candidate | null) {
     this.#owner = owner
+    this.entrance = entrance
     this.candidate = candidate
-    this.acceptedMs = nowMs
   }
 
   get isBroker(): boolean {

@@ -37,6 +37,8 @@ import { newCounters } from './counters.ts'
 import type { Counters } from './counters.ts'
 import { Forward } from './forward.ts'
 import { Handshakes } from './handshakes.ts'
+import type { Entrance } from './handshakes.ts'
+import { cutSlowest } from './send-budget.ts'
 import { ServiceKeys } from './service-keys.ts'
 import { reportLinks, reportServices } from './report.ts'
 import type { BrokerReport } from './report.ts'
@@ -130,7 +132,12 @@ export class Broker implements BrokerLinkOwner {
       linkOf: (address) => this.#nodes.get(address),
       withdrawn: (service, worker) => this.#serviceKeys.withdraw(service, worker),
     })
-    this.#handshakes = new Handshakes({ runtime, workDone: () => this.counters.requests + this.counters.replies })
+    this.#handshakes = new Handshakes({
+      runtime,
+      workDone: () => this.counters.requests + this.counters.replies,
+      open: (entrance) => this.#adopt(entrance.connection, entrance, null, entrance.enteredMs),
+      refused: (connection, code, why) => this.#refused(connection, code, why),
+    })
     this.#askFlush = runtime.endOfTurn((nowMs) => this.#flush(nowMs))
     this.#alarm = runtime.alarm((nowMs) => this.#tick(nowMs))
     this.#tick(this.#startedMs)
@@ -156,12 +163,13 @@ export class Broker implements BrokerLinkOwner {
   accept(connection: Connection, nowMs: number): StreamListener {
     const { linksMax = LINKS_MAX } = this.#options
     // Who has not said who it is makes room for who may be a node.
-    const full = this.#links.size >= linksMax && !this.#handshakes.dropOldest(nowMs)
+    const taken = this.#links.size + this.#handshakes.unlinked
+    const full = taken >= linksMax && !this.#handshakes.dropOldest(nowMs)
     if (full || this.#state !== 'serving') {
       connection.destroy()
       return REFUSED
     }
-    return this.#adopt(connection, null, nowMs)
+    return this.#handshakes.enter(connection, nowMs)
   }
 
   /**
@@ -253,20 +261,18 @@ export class Broker implements BrokerLinkOwner {
 
   // --- links
 
-  #adopt(connection: Connection, candidate: Candidate | null, nowMs: number): StreamListener {
-    const brokerLink = new BrokerLink(this, candidate, nowMs)
-    const dialler = candidate !== null
+  /** Makes the link of a connection: one that was accepted has an entrance, one that was dialled a candidate. */
+  #adopt(connection: Connection, entrance: Entrance | null, candidate: Candidate | null, sinceMs: number): Link {
+    const brokerLink = new BrokerLink(this, entrance, candidate)
     this.#links.add(brokerLink)
     brokerLink.link = new Link(brokerLink, {
-      dialler,
+      dialler: candidate !== null,
       handshake: this.#handshake(brokerLink),
       connection,
       pool: this.#pool,
-      nowMs,
+      nowMs: sinceMs,
     })
-    if (dialler) return brokerLink.link
-    brokerLink.entrance = this.#handshakes.enter(brokerLink.link, nowMs)
-    return brokerLink.entrance
+    return brokerLink.link
   }
 
   #handshake(link: BrokerLink): HandshakeOptions {
@@ -374,6 +380,7 @@ export class Broker implements BrokerLinkOwner {
     if (!this.#serviceKeys.take(service, link, serviceKey, this.#runtime.wallClock()))
       return answer('NOT_PERMITTED', 'the service key is not one of this service in this net')
     this.#forward.offer(link, service, journal, places, nowMs)
+    link.link.connection.awaits?.(true)
     this.events.publish({ type: 'serving', peer: link.address, service, concurrency: places })
     answer('BYE', '')
   }
@@ -401,15 +408,19 @@ export class Broker implements BrokerLinkOwner {
     if (link.entrance !== null) this.#handshakes.leave(link.entrance)
     this.#forward.linkClosed(link)
     if (this.#nodes.get(link.address) === link) this.#nodes.delete(link.address)
-    this.counters.linksClosed += 1
-    if (link.peer === null) {
-      this.counters.linksRefused += 1
-      this.events.publish({ type: 'refused', remote: link.link.connection.remote, code, message })
-    } else {
+    if (link.peer === null) this.#refused(link.link.connection, code, message)
+    else {
+      this.counters.linksClosed += 1
       this.events.publish({ type: 'unlinked', peer: link.address, code, message })
     }
     this.#membership.closed(link, code, nowMs)
     this.#checkDrained()
+  }
+
+  #refused({ remote }: Connection, code: ErrorCode, message: string): void {
+    this.counters.linksClosed += 1
+    this.counters.linksRefused += 1
+    this.events.publish({ type: 'refused', remote, code, message })
   }
 
   linkDirty(link: BrokerLink): void {
@@ -447,7 +458,13 @@ export class Broker implements BrokerLinkOwner {
 
   #tick(nowMs: number): void {
     if (this.#state === 'closed') return
-    for (const link of this.#links) link.tick(nowMs)
+    let waitingBytes = 0
+    for (const link of this.#links) {
+      link.tick(nowMs)
+      waitingBytes += link.link.heldBytes
+    }
+    cutSlowest(this.#links, waitingBytes, nowMs)
+    this.#handshakes.tick(nowMs)
     if (nowMs >= this.#nextSweepMs) {
       this.#nextSweepMs = nowMs + SWEEP_MS
       this.#forward.sweep(nowMs)
@@ -461,7 +478,7 @@ export class Broker implements BrokerLinkOwner {
       candidate.host,
       candidate.port,
       (connection, nowMs) => {
-        if (this.#state === 'serving') return this.#adopt(connection, candidate, nowMs)
+        if (this.#state === 'serving') return this.#adopt(connection, null, candidate, nowMs)
         connection.destroy()
         this.#membership.dialFailed(candidate, false, nowMs)
         return REFUSED

@@ -145,6 +145,16 @@ export class Link implements StreamListener {
     return this.#queue?.bytes ?? 0
   }
 
+  /** Memory that is held for them. */
+  get heldBytes(): number {
+    return this.#queue?.heldBytes ?? 0
+  }
+
+  /** Since when the system has not taken all of a write; null when it has. */
+  get pendingSinceMs(): number | null {
+    return this.#pendingSinceMs
+  }
+
   get holdsReferences(): boolean {
     return this.#queue?.holdsReferences ?? false
   }

@@ -48,8 +48,11 @@ export class SendQueue {
   /** Of the last write: what the next one may need. */
   #lastBytes = 0
   #slabs: Buffer[] = []
-  /** Bytes of the write that the system has not taken yet. */
+  /** Whether these were taken while no write was pending: the pool counts them then. */
+  #counted = true
+  /** Bytes of the write that the system has not taken yet, and what it keeps from being free: whole slabs. */
   #pendingBytes = 0
+  #pendingHeldBytes = 0
   #readyReferences = false
   #pendingReferences = false
   /** Frames added and frames handed to the connection: a frame never handed over has certainly not left. */
@@ -65,6 +68,11 @@ export class SendQueue {
   /** All bytes that wait, in the queue or in a write that the system has not taken. */
   get bytes(): number {
     return this.#pendingBytes + this.#readyBytes + this.#rawBytes + (this.#end - this.#recordStart)
+  }
+
+  /** Memory that is held for what waits. */
+  get heldBytes(): number {
+    return this.#pendingHeldBytes + Math.max(this.bytes - this.#pendingBytes, this.#slabBytes())
   }
 
   /** Payloads that wait by reference, their memory being somebody else's. */
@@ -134,9 +142,11 @@ export class SendQueue {
     this.framesWritten = this.framesAdded
     this.#ready = []
     this.#readyBytes = 0
+    const slabBytes = taken ? 0 : this.#slabBytes()
     this.#releaseSlabs(taken)
     if (!taken) {
       this.#pendingBytes = bytes
+      this.#pendingHeldBytes = Math.max(bytes, slabBytes)
       this.#pendingReferences = this.#readyReferences
     }
     this.#readyReferences = false
@@ -152,8 +162,8 @@ export class SendQueue {
     if (this.#slab !== null) slabs.push(this.#slab)
     if (this.#rawSlab !== null) slabs.push(this.#rawSlab)
     for (const slab of slabs)
-      if (sent) this.#pool.give(slab)
-      else this.#pool.leave(slab)
+      if (sent) this.#pool.give(slab, this.#counted)
+      else this.#pool.leave(slab, this.#counted)
     slabs.length = 0
     this.#slab = this.#rawSlab = null
     this.#recordStart = this.#end = this.#rawStart = this.#rawEnd = 0
@@ -162,7 +172,19 @@ export class SendQueue {
   /** The system has taken everything that was written. */
   drained(): void {
     this.#pendingBytes = 0
+    this.#pendingHeldBytes = 0
     this.#pendingReferences = false
+  }
+
+  #slabBytes(): number {
+    let bytes = (this.#slab?.length ?? 0) + (this.#rawSlab?.length ?? 0)
+    for (const slab of this.#slabs) bytes += slab.length
+    return bytes
+  }
+
+  #takeSlab(bytes: number, likely: number): Buffer {
+    if (this.#slab === null && this.#rawSlab === null) this.#counted = !this.writePending
+    return this.#pool.take(bytes, likely, this.#counted)
   }
 
   /** Makes room for a frame in the current record, or begins the next one. */
@@ -181,7 +203,7 @@ export class SendQueue {
         this.#finishRecord()
         this.#slabs.push(slab)
       }
-      slab = this.#pool.take(RECORD_HEADER_BYTES + bytes + this.#cipher.tagBytes, this.#lastBytes + this.#readyBytes)
+      slab = this.#takeSlab(RECORD_HEADER_BYTES + bytes + this.#cipher.tagBytes, this.#lastBytes + this.#readyBytes)
       this.#slab = slab
       this.#recordStart = this.#end = 0
     }
@@ -194,7 +216,7 @@ export class SendQueue {
     if (slab === null || this.#rawEnd + end - start > slab.length) {
       this.#endRawRun()
       if (slab !== null) this.#slabs.push(slab)
-      slab = this.#rawSlab = this.#pool.take(SLAB_BYTES, SLAB_BYTES)
+      slab = this.#rawSlab = this.#takeSlab(SLAB_BYTES, SLAB_BYTES)
       this.#rawStart = this.#rawEnd = 0
     }
     this.#rawEnd += payload.copy(slab, this.#rawEnd, start, end)

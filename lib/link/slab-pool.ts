@@ -17,25 +17,28 @@ export class SlabPool {
   /** Large ones, and such as were made for one frame. */
   #lent = 0
 
-  /** A slab with room for so many bytes; `likely` is what the link sent last time. */
-  take(bytes: number, likely: number): Buffer {
+  /**
+   * A slab with room for so many bytes; `likely` is what the link sent last time. One that is taken while an earlier
+   * write is pending is not `counted`: no haste of others could bring it back.
+   */
+  take(bytes: number, likely: number, counted: boolean): Buffer {
     if (bytes <= SMALL_SLAB_BYTES && likely <= SMALL_SLAB_BYTES / 2)
       return this.#small.pop() ?? Buffer.allocUnsafeSlow(SMALL_SLAB_BYTES)
-    this.#lent += 1
+    if (counted) this.#lent += 1
     if (bytes > SLAB_BYTES) return Buffer.allocUnsafeSlow(bytes)
     return this.#large.pop() ?? Buffer.allocUnsafeSlow(SLAB_BYTES)
   }
 
   /** Takes a slab back whose bytes have all been sent. */
-  give(slab: Buffer): void {
-    this.leave(slab)
+  give(slab: Buffer, counted: boolean): void {
+    this.leave(slab, counted)
     if (slab.length === SMALL_SLAB_BYTES && this.#small.length < SMALL_SLABS_KEPT_MAX) this.#small.push(slab)
     else if (slab.length === SLAB_BYTES && this.#large.length < SLABS_KEPT_MAX) this.#large.push(slab)
   }
 
   /** A slab whose bytes the system has not taken: it is left to the collector. Rare, and simpler than tracking it. */
-  leave(slab: Buffer): void {
-    if (slab.length !== SMALL_SLAB_BYTES) this.#lent -= 1
+  leave(slab: Buffer, counted: boolean): void {
+    if (counted && slab.length !== SMALL_SLAB_BYTES) this.#lent -= 1
   }
 
   get crowded(): boolean {

@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs'
 import { LINKS_MAX } from '../../protocol/constants.ts'
+import { LINGERING_MAX } from './lingering.ts'
 
-/** For what a process has open besides its links: files, timers, its own dials, whoever asks for metrics. */
-const RESERVED = 64
+/** For what a process has open besides its links: files, timers, its own dials, whoever asks for metrics, what is closing. */
+const RESERVED = LINGERING_MAX + 64
 
 /**
  * How many links a process may have before the system runs out of file descriptors for it. At that point the system

@@ -1,8 +1,10 @@
 const FIRST_BYTES = 1_024
 const MOST_BYTES = 1_048_576
 const GROWTH = 4
-/** What the slabs of all sockets of this process may have grown by; beyond it they stay as they are. */
-const GROWN_BYTES_MAX = 134_217_728
+/** What the slabs of all sockets of this process may have grown by. */
+const GROWN_BYTES_MAX = 67_108_864
+/** Of what is left of it, a slab grows by so much at most: the last of a hundred busy sockets gets some, too. */
+const GROWN_SHARE = 1 / 32
 /** A slab that holds fewer reads than this grows, one that holds very many more shrinks. */
 const READS_MIN = 3
 const READS_MAX = READS_MIN * GROWTH * 2
@@ -51,7 +53,7 @@ export class ReadBuffer {
 
   #resize(bytes: number): void {
     const more = bytes - this.#slabBytes
-    if (more > 0 && grownBytes + more > GROWN_BYTES_MAX) return
+    if (more > (GROWN_BYTES_MAX - grownBytes) * GROWN_SHARE) return
     grownBytes += more
     this.#slabBytes = bytes
   }

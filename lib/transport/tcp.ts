@@ -1,21 +1,39 @@
 import net from 'node:net'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import type { Accept, Connection, Dial, DialError, DialFailed, StreamListener } from '../runtime.ts'
+import { acceptBare, BareSocket } from './bare-socket.ts'
+import type { Handle } from './bare-socket.ts'
+import { Lingering } from './lingering.ts'
 import { ReadBuffer } from './read-buffer.ts'
+import { ReadTurns } from './read-turns.ts'
+import type { Reading } from './read-turns.ts'
 import { turns } from './turns.ts'
 
 const CONNECT_TIMEOUT_MS = 3_000
-/** How long a connection may take to deliver its last bytes. */
-const LINGER_MS = 1_000
 /** Thousands may reconnect at once to a restarted broker; the system's own default strands some of them. */
 const BACKLOG = 4_096
 
+const lingering: Lingering = new Lingering(
+  () => performance.now(),
+  (afterMs, run) => void setTimeout(run, afterMs).unref(),
+)
+
+/** Of this process, as the event loop is. */
+const readTurns: ReadTurns = new ReadTurns((run) => void setImmediate(run))
+
 /** Reads a socket into memory of ours: the `onread` option of `net.Socket`. */
-class SocketReader {
+class SocketReader implements Reading {
   readonly #buffer = new ReadBuffer()
   deliver: (chunk: Buffer) => boolean = () => false
+  readOn: () => void = () => {}
+  awaited = false
+
+  get roomBytes(): number {
+    return this.#buffer.free.length
+  }
 
   close(): void {
+    readTurns.leave(this)
     this.#buffer.close()
   }
 
@@ -25,43 +43,74 @@ class SocketReader {
       turns.chunk()
       const { free } = this.#buffer
       this.#buffer.filled(bytes, this.deliver(free.subarray(0, bytes)))
-      return true
+      return readTurns.read(this, bytes)
     },
   }
 }
 
-/** A `net.Socket` as the core sees a connection. */
+/** A TCP connection as the core sees it: a `net.Socket`, or what may become one. */
 class TcpConnection implements Connection {
   readonly remote: string
-  readonly #socket: net.Socket
-  readonly #reader: SocketReader | null
+  /** Null until something is written to an accepted connection. */
+  #socket: net.Socket | null = null
+  readonly #bare: BareSocket | null
+  /** How the socket reads; null when it emits `data` with memory of its own. */
+  #reader: SocketReader | null = null
   #listener: StreamListener | null = null
   /** A write was not taken at once; `drained` is owed. */
   #pending = false
+  #paused = false
   #error: Error | null = null
-  readonly #written: () => void
+  readonly #written = (): void => {
+    if (!this.#pending || (this.#socket?.writableLength ?? 0) > 0) return
+    this.#pending = false
+    this.#listener?.drained(performance.now())
+  }
 
-  /** `reader`: how the socket was told to read; null when it emits `data` with memory of its own. */
-  constructor(socket: net.Socket, reader: SocketReader | null) {
-    this.#socket = socket
-    this.#reader = reader
-    this.remote = `${socket.remoteAddress ?? 'unknown'}:${socket.remotePort ?? 0}`
-    socket.setNoDelay(true)
-    this.#written = () => {
-      if (!this.#pending || socket.writableLength > 0) return
-      this.#pending = false
-      this.#listener?.drained(performance.now())
+  constructor(connection: { socket: net.Socket; reader: SocketReader | null } | { handle: Handle }) {
+    if ('handle' in connection) {
+      this.#bare = new BareSocket(connection.handle, {
+        heard: (chunk) => {
+          turns.chunk()
+          this.#listener?.received(chunk, performance.now())
+        },
+        closed: () => this.#lost(),
+      })
+      const { address, port } = this.#bare.remote
+      this.remote = remoteOf(address, port)
+    } else {
+      const { socket, reader } = connection
+      this.#bare = null
+      this.remote = remoteOf(socket.remoteAddress, socket.remotePort)
+      this.#take(socket, reader)
     }
   }
 
   /** Begins to report to the listener that `accept` makes. */
   start(accept: Accept): void {
-    const socket = this.#socket
+    this.#listener = accept(this, performance.now())
+    if (this.#socket === null) return this.#bare?.resume()
+    this.#read(this.#socket)
+    if (this.#socket.destroyed) this.#lost()
+  }
+
+  #take(socket: net.Socket, reader: SocketReader | null): void {
+    this.#socket = socket
+    this.#reader = reader
+    socket.setNoDelay(true)
     socket.on('error', (error) => {
       this.#error = error
     })
-    const listener = accept(this, performance.now())
-    this.#listener = listener
+    socket.on('close', () => {
+      lingering.leave(socket)
+      reader?.close()
+      this.#lost()
+    })
+  }
+
+  #read(socket: net.Socket): void {
+    const listener = this.#listener
+    if (listener === null) return
     if (this.#reader === null)
       socket.on('data', (chunk: Buffer) => {
         turns.chunk()
@@ -69,22 +118,40 @@ class TcpConnection implements Connection {
       })
     else {
       this.#reader.deliver = (chunk) => listener.received(chunk, performance.now())
+      this.#reader.readOn = () => {
+        if (!this.#paused) socket.resume()
+      }
       socket.resume()
     }
-    socket.on('close', () => {
-      this.#reader?.close()
-      listener.lost(this.#error?.message ?? 'the connection was closed', performance.now())
-    })
-    if (socket.destroyed) listener.lost('the connection was closed', performance.now())
+  }
+
+  #lost(): void {
+    this.#listener?.lost(this.#error?.message ?? 'the connection was closed', performance.now())
+  }
+
+  /** The socket to write to; null when the connection is closed. */
+  #opened(): net.Socket | null {
+    if (this.#socket !== null) return this.#socket
+    const handle = this.#bare?.release() ?? null
+    if (handle === null) return null
+    const reader = new SocketReader()
+    const socket = socketOf(handle, reader)
+    this.#take(socket, reader)
+    this.#read(socket)
+    return socket
+  }
+
+  awaits(answers: boolean): void {
+    if (this.#reader !== null) this.#reader.awaited = answers
   }
 
   get bufferedBytes(): number {
-    return this.#socket.writableLength
+    return this.#socket?.writableLength ?? 0
   }
 
   write(chunks: readonly Uint8Array[]): boolean {
-    const socket = this.#socket
-    if (socket.destroyed || socket.writableEnded) return true
+    const socket = this.#opened()
+    if (socket === null || socket.destroyed || socket.writableEnded) return true
     if (chunks.length > 1) socket.cork()
     for (let index = 0; index < chunks.length - 1; index++) socket.write(chunks[index] as Uint8Array)
     socket.write(chunks[chunks.length - 1] as Uint8Array, this.#written)
@@ -96,24 +163,35 @@ class TcpConnection implements Connection {
 
   end(): void {
     const socket = this.#socket
+    // Nothing was written that would have to arrive.
+    if (socket === null) return this.destroy()
     if (socket.destroyed) return
     socket.end()
     // Goes on reading to the end: unread bytes would turn the farewell into a reset.
     socket.resume()
-    setTimeout(() => socket.destroy(), LINGER_MS).unref()
+    lingering.enter(socket)
   }
 
   destroy(): void {
-    this.#socket.destroy()
+    if (this.#socket === null) this.#bare?.close()
+    else this.#socket.destroy()
   }
 
   pause(): void {
-    this.#socket.pause()
+    this.#paused = true
+    if (this.#socket === null) this.#bare?.pause()
+    else this.#socket.pause()
   }
 
   resume(): void {
-    this.#socket.resume()
+    this.#paused = false
+    if (this.#socket === null) this.#bare?.resume()
+    else this.#socket.resume()
   }
+}
+
+function remoteOf(address: string | undefined, port: number | undefined): string {
+  return `${address ?? 'unknown'}:${port ?? 0}`
 }
 
 export function dial(host: string, port: number, opened: Accept, failed: DialFailed): Dial {
@@ -148,7 +226,7 @@ export function dial(host: string, port: number, opened: Accept, failed: DialFai
     if (over) return
     over = true
     socket.setTimeout(0)
-    new TcpConnection(socket, reader).start(opened)
+    new TcpConnection({ socket, reader }).start(opened)
   })
   return {
     cancel: () => {
@@ -173,39 +251,27 @@ export interface Listener {
  */
 export function listen(host: string, port: number, accept: Accept): Promise<Listener> {
   return new Promise((resolve, reject) => {
-    const server = net.createServer({ pauseOnConnect: true }, (socket) => acceptedConnection(socket).start(accept))
+    const accepted = (handle: Handle): void => new TcpConnection({ handle }).start(accept)
+    const server = net.createServer((socket) => new TcpConnection({ socket, reader: null }).start(accept))
     server.on('error', (error: NodeJS.ErrnoException) => {
       // After a good start these are failed accepts (no file descriptors): the peer retries, open links live on.
       reject(listenError(host, port, error))
     })
     server.listen({ host, port, backlog: BACKLOG }, () => {
+      if (OWN_BUFFERS) acceptBare(server, accepted)
       const bound = server.address() as net.AddressInfo
       resolve({ host, address: bound.address, port: bound.port, close: () => server.close() })
     })
   })
 }
 
-/** What is needed of a socket's handle to read it into memory of ours. It is Node's own, and not documented. */
-interface Handle {
-  useUserBuffer(buffer: Uint8Array): void
-  readStop(): number
-}
-
 /**
- * Takes over an accepted socket. Node has no public way to give an accepted socket the `onread` option, which is worth
- * a quarter of the broker's time at 4 KiB; so its handle is moved into a new socket that has it. Where the handle is
- * not as expected, the socket is used as it is, with `data` events.
+ * Makes a socket of an accepted connection's handle. Node has no public way to give such a socket the `onread` option,
+ * which is worth a quarter of the broker's time at 4 KiB.
  */
-function acceptedConnection(socket: net.Socket): TcpConnection {
-  const held = socket as unknown as { _handle: Handle | null }
-  const handle = held._handle
-  if (OWN_BUFFERS && handle !== null && typeof handle.useUserBuffer === 'function') {
-    const reader = new SocketReader()
-    held._handle = null
-    const options = { handle, onread: reader.option, readable: true, writable: true, pauseOnCreate: true }
-    return new TcpConnection(new net.Socket(options as net.SocketConstructorOpts), reader)
-  }
-  return new TcpConnection(socket, null)
+function socketOf(handle: Handle, reader: SocketReader): net.Socket {
+  const options = { handle, onread: reader.option, readable: true, writable: true, pauseOnCreate: true }
+  return new net.Socket(options as net.SocketConstructorOpts)
 }
 
 /** `ADAPTNET_READ=events` chooses the documented way, for comparing the two. */
