@@ -164,7 +164,7 @@ const relaying: Script[] = [
       answer('wes', 'REJECT', ['ann', 1], { payload: Buffer.of(0x80) }),
       request('ann', 2, {}, { flags: 2 }),
       reply('wes', ['ann', 2], 'sealed', { flags: 2 }),
-      note('flag bits that are not given out are of one link', request('ann', 3, {}, { flags: 0x40 })),
+      note('flag bits that nobody has given out are relayed as they are', request('ann', 3, {}, { flags: 0x40 })),
     ],
   },
   {
