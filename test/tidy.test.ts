@@ -245,6 +245,8 @@ t.test('planted faults are found', async (t) => {
   t.equal(layer('lib/runtime.ts', "import { y } from './link/y.ts'"), 1, 'from the ground up')
   t.equal(layer('lib/transport/x.ts', "import { y } from '../index.ts'"), 1, 'from the top')
   t.equal(layer('lib/elsewhere/x.ts', ''), 1, 'a folder without a place')
+  for (const outer of ['lib/cli/x.ts', 'lib/testing.ts', 'protocol/x.ts'])
+    t.equal(layer(outer, "import { y } from '../../test/oracle/index.ts'"), 1, `from the tests, in ${outer}`)
   t.equal(layer('lib/link/x.ts', "import net from 'node:net'"), 1, 'a socket')
   t.equal(layer('lib/transport/x.ts', "import net from 'node:net'"), 0, 'a socket where it may be')
   t.equal(layer('lib/link/x.ts', "import sodium from 'sodium-native'"), 1, 'sodium elsewhere')
