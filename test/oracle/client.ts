@@ -218,7 +218,7 @@ export class Client {
 
   #again(call: Call, { counted, pause }: { counted: boolean; pause: number }): void {
     if (counted) call.retries++
-    const bound = call.delivery === 'exactly-once' ? Infinity : (call.options.retries ?? RETRIES)
+    const bound = call.options.retries ?? (call.delivery === 'exactly-once' ? Infinity : RETRIES)
     const usedUp = call.retries > bound || call.attempts > limit('RETRY_COUNT_MAX')
     const onlyOnce = call.delivery === 'at-most-once' && call.mayHaveRun
     if (usedUp || onlyOnce || this.#machine.now() + pause >= call.deadline) return this.#fail(call)

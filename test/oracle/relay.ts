@@ -225,7 +225,8 @@ export class Relay {
   offer(offer: Offer): void {
     const known = this.offers.find((other) => other.worker === offer.worker && other.service === offer.service)
     if (known === undefined) this.offers.push(offer)
-    else Object.assign(known, offer)
+    // The journal of a service does not change while it is registered.
+    else Object.assign(known, offer, { journal: known.journal })
     this.pump()
   }
 

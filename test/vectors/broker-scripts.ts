@@ -143,6 +143,34 @@ const registering: Script[] = [
   },
 ]
 
+registering.push(
+  {
+    spec: '6.1',
+    comment: 'the journal of a service does not change while it is registered: the first is kept',
+    links: ['ann', 'wes'],
+    steps: [
+      register('wes', 2, { journal: 'j1' }),
+      register('wes', 2, { journal: 'j2' }),
+      request('ann', 1, { receiver: 'echo#j2', delivery: 2 }),
+      request('ann', 2, { receiver: 'echo#j1', delivery: 2 }),
+    ],
+  },
+  {
+    spec: '6.1',
+    comment: 'what a worker still has of a service that it took back does not count when it registers it again',
+    links: ['ann', 'wes'],
+    steps: [
+      register('wes'),
+      request('ann', 1),
+      unregister('wes'),
+      register('wes'),
+      request('ann', 2),
+      reply('wes', ['ann', 1]),
+      note('its one place is taken', request('ann', 3)),
+    ],
+  },
+)
+
 const relaying: Script[] = [
   {
     spec: '6.3',

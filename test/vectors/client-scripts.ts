@@ -138,6 +138,12 @@ const attempts: Script[] = [
 ]
 
 const rejections: Script[] = [
+  {
+    spec: '6.2',
+    comment: 'DRAINING by all, out of retries: it is no code of a request, so NOT_STARTED',
+    links: ['one'],
+    steps: [ask('a', { retries: 0 }), reject('one', 1, 'DRAINING')],
+  },
   ...['NO_WORKER', 'DRAINING', 'NOT_STARTED'].map((code) => ({
     spec: '6.2',
     comment: `${code}: the brokers not yet asked are asked at once, and nothing counts as a duplicate`,
@@ -258,6 +264,23 @@ const rejections: Script[] = [
 const deliveries: Script[] = [
   {
     spec: '6.6',
+    comment: 'at-most-once: WORKER_LOST says that it may have run',
+    links: BOTH,
+    steps: [ask('a', { delivery: 'at-most-once' }), reject('one', 1, 'WORKER_LOST')],
+  },
+  {
+    spec: '6.6',
+    comment: 'exactly-once with a number of retries: it ends when they are used up',
+    links: ['one'],
+    steps: [
+      ask('a', { delivery: 'exactly-once', retries: 1 }),
+      reply('one', 2, '[{"journal":"j1","workers":1}]'),
+      pass(530),
+      pass(530),
+    ],
+  },
+  {
+    spec: '6.6',
     comment: 'at-most-once: the attempt has the whole time, and is not sent again',
     links: BOTH,
     steps: [ask('a', { delivery: 'at-most-once', deadlineMs: 1500 }), pass(1450), pass(80)],
@@ -301,6 +324,18 @@ const deliveries: Script[] = [
 ]
 
 const ends: Script[] = [
+  {
+    spec: '6.2',
+    comment: 'the caller cancels what waits for a link: nothing goes out, also not when one opens',
+    links: [],
+    steps: [ask('a'), { user: { cancel: 'a' } }, open('one')],
+  },
+  {
+    spec: '6.2',
+    comment: 'the broker that the caller names is not linked: another one is used',
+    links: ['one'],
+    steps: [ask('a', { by: 'two' }), reply('one', 1)],
+  },
   {
     spec: '6.2',
     comment: 'the caller cancels: CANCEL, and a later REPLY is nothing to it',
