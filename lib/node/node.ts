@@ -3,7 +3,7 @@ import { addressOf, decodeBrokers, decodeRegistered, decodeServiceKeys } from '.
 import { AdaptnetError } from '../../protocol/errors.ts'
 import type { ErrorCode } from '../../protocol/errors.ts'
 import type { HostPort } from '../discovery/candidates.ts'
-import type { HistoryEvent, HistoryLine, HistorySink } from '../history.ts'
+import type { HistoryEvent, HistorySink } from '../history.ts'
 import type { Identity } from '../identity/identity.ts'
 import type { Frame } from '../link/frame.ts'
 import type { Alarm, Runtime } from '../runtime.ts'
@@ -25,6 +25,7 @@ import { journalsIn } from './pins.ts'
 import { Registrations } from './registrations.ts'
 import { reportBrokers } from './report.ts'
 import type { NodeEvent, NodeReport } from './report.ts'
+import { historyOf } from './request-history.ts'
 import { Requests } from './requests.ts'
 import { RetryBudget } from './retry-budget.ts'
 import { Seals } from './seals.ts'
@@ -122,7 +123,7 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
     const session = Buffer.from(runtime.random(SESSION_BYTES))
     const writer = new AttemptWriter(session, Buffer.from(this.address, 'latin1'))
     const clock = (): number => runtime.now()
-    const history = this.#historyOf(options.history)
+    const history = historyOf(options.history, this.address, clock)
     this.#history = history
     this.#writer = writer
     this.#seals = new Seals({
@@ -345,17 +346,6 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
       asked.push(reply.broker, broker ?? '')
       broker = this.#links.list.find((link) => link.usable && !asked.includes(link.address))?.address ?? null
       if (broker === null) return []
-    }
-  }
-
-  #historyOf(sink: HistorySink | undefined): ((event: HistoryEvent) => void) | null {
-    if (sink === undefined) return null
-    return (event) => {
-      // Each event is made for this: what it lacks is added to it, since a copy would cost as much as the rest.
-      const line = event as HistoryLine
-      line.t = this.#runtime.now()
-      line.node = this.address
-      sink(line)
     }
   }
 

@@ -1,9 +1,25 @@
 import type { ErrorCode } from '../../protocol/errors.ts'
 import { hashOf } from '../history.ts'
-import type { HistoryEvent } from '../history.ts'
+import type { HistoryEvent, HistoryLine, HistorySink } from '../history.ts'
 import type { AttemptWriter } from './attempt-writer.ts'
 import type { NodeLink } from './node-link.ts'
 import type { PendingRequest } from './pending-request.ts'
+
+/** Where a node writes its events: each says when it was, and whose it is. */
+export function historyOf(
+  sink: HistorySink | undefined,
+  node: string,
+  now: () => number,
+): ((event: HistoryEvent) => void) | null {
+  if (sink === undefined) return null
+  return (event) => {
+    // Each event is made for this: what it lacks is added to it, since a copy would cost as much as the rest.
+    const line = event as HistoryLine
+    line.t = now()
+    line.node = node
+    sink(line)
+  }
+}
 
 /** Writes what happens to a client's requests into its history; costs nothing when nobody asked for one. */
 export class RequestHistory {
