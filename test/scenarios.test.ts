@@ -100,6 +100,20 @@ t.test('an exactly-once request is answered from the journal when the worker die
   t.same([...outcomes.keys()], ['reply'], 'nobody noticed anything')
 })
 
+t.test('an exactly-once run that broke off between its effect and its record is not run again', async (t) => {
+  const clients = [{ ...client, deliveries: ['exactly-once' as const] }]
+  const services = [{ ...service, journalMs: 40 }]
+  const faults = Array.from({ length: 8 }, (_, index) => ({
+    kind: 'crash' as const,
+    atMs: 500 + 500 * index,
+    forMs: 100,
+    host: `worker-${1 + (index % 2)}`,
+  }))
+  const { broken, violations, outcomes } = await runPlan({ ...plan, clients, services, faults })
+  t.same([...broken, ...violations], [])
+  t.same([...outcomes.keys()].sort(), ['UNKNOWN', 'reply'], 'those are told that nobody knows')
+})
+
 t.test('nobody but the callers of a broker that dies notices it, and they are answered', async (t) => {
   const faults = [0, 1, 2, 3].map((index) => ({
     kind: 'crash' as const,

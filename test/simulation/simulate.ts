@@ -1,4 +1,4 @@
-/** `npm run simulate -- --seeds N --seed S [--events] [--trace] [--progress]`: runs seeds until one breaks a rule. */
+/** `npm run simulate`: runs seeds until one breaks a rule; `--help` tells its options. */
 import { execFileSync } from 'node:child_process'
 import { parseArgs } from 'node:util'
 import { sliceOf } from '../../lib/checker/violation.ts'
@@ -10,14 +10,12 @@ import { shrink } from './shrink.ts'
 import { verifySignaturesOnce } from './signatures.ts'
 
 const SLICE_LINES_MAX = 60
-/** Thousands of requests fail here as they should: where they fail is known. */
-Error.stackTraceLimit = 0
+const FAILURES_MAX_DEFAULT = 1
 /** Small buffers are cut from pieces of so many bytes: each piece costs as much as some requests. */
 Buffer.poolSize = 262_144
 verifySignaturesOnce()
-const FAILURES_MAX_DEFAULT = 1
 
-const USAGE = `usage: npm run simulate -- [--seeds N] [--seed S] [--keep-going N] [--events] [--trace] [--no-shrink]
+const USAGE = `usage: npm run simulate -- [--seeds N] [--seed S] [--keep-going N] [--events] [--trace] [--digest] [--no-shrink]
 
 Runs nets of the real brokers and nodes on a simulated clock, network and chance, with faults, and judges their histories.
 
@@ -41,6 +39,8 @@ const { values } = parseArgs({
     help: { type: 'boolean', short: 'h' },
   },
 })
+/** Thousands of requests fail here as they should, and it takes long to tell where. */
+if (values.trace !== true) Error.stackTraceLimit = 0
 // Whoever reads has gone, as in `... | head`: there is nobody left to tell anything.
 process.stdout.on('error', () => process.exit(1))
 const out = (line: string): void => void process.stdout.write(`${line}\n`)
@@ -85,7 +85,11 @@ async function tellFailure(outcome: Outcome): Promise<void> {
   const faults = await shrink(outcome)
   out(`the faults that matter (${faults.length} of ${plan.faults.length}):`)
   for (const fault of faults) out(`  ${JSON.stringify(fault)}`)
-  out(`again: npm run simulate -- --seed ${seed} --seeds 1 --trace`)
+  out(`again: ${again(seed)}`)
+}
+
+function again(seed: number): string {
+  return `npm run simulate -- --seed ${seed} --seeds 1 --trace`
 }
 
 async function main(): Promise<number> {
@@ -102,7 +106,10 @@ async function main(): Promise<number> {
   let [seeds, happened, calls, virtualMs, lines, failures] = [0, 0, 0, 0, 0, 0]
   let toldMs = began
   for (let seed = first; seed < first + count && failures < failuresMax; seed++) {
-    const outcome = await runSeed(seed, values.trace === true ? { trace: out } : {})
+    const outcome = await runSeed(seed, values.trace === true ? { trace: out } : {}).catch((error: unknown) => {
+      out(`seed ${seed} at ${commit()} ends in ${String(error)}; where, says: ${again(seed)}`)
+      throw error
+    })
     seeds += 1
     happened += outcome.happened
     calls += outcome.calls

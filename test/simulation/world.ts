@@ -63,11 +63,13 @@ export class World {
     return new Promise((resolve, reject) => {
       const goOn = (): void => {
         try {
-          if (this.#goOn(untilMs, done, goOn)) resolve()
+          if (this.#goOn(untilMs, done)) resolve()
+          else void SETTLED.then(goOnSettled)
         } catch (error) {
           reject(error instanceof Error ? error : new Error(String(error)))
         }
       }
+      const goOnSettled = (): void => process.nextTick(goOn)
       goOn()
     })
   }
@@ -77,12 +79,11 @@ export class World {
    * come first, then what was asked for at the end of the turn. What a promise queues for the next tick runs when no other
    * is left to be settled: to wait for each in turn would cost more, and nobody knows how many there are.
    */
-  #goOn(untilMs: number, done: (() => boolean) | null, goOn: () => void): boolean {
+  #goOn(untilMs: number, done: (() => boolean) | null): boolean {
     const { timeline } = this
     for (;;) {
       if (this.#settling) {
         this.#settling = false
-        void SETTLED.then(() => process.nextTick(goOn))
         return false
       }
       if (this.#turnEnds.length > 0) {
