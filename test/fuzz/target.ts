@@ -16,7 +16,7 @@ export interface Target {
   /** Good inputs, and bad ones that are known to be interesting. */
   seeds(): Buffer[]
   /** A good input of parts that mutations would rarely put together; what is given is then this, or what they make of it. */
-  generate?(chance: Chance): Buffer
+  readonly generate?: (chance: Chance) => Buffer
   open(): Subject | Promise<Subject>
 }
 

@@ -298,7 +298,7 @@ class NodeSubject implements Subject {
     await turn()
     world.settle()
     takeFailure()
-    return `${this.#words.splice(0).join(' ')}${takeCodes()}`
+    return `${[...new Set(this.#words.splice(0))].toSorted().join(' ')}${takeCodes()}`
   }
 
   async probe(): Promise<void> {
