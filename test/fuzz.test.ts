@@ -201,6 +201,7 @@ t.test('a ledger counts the inputs of all runs', async (t) => {
   t.ok(found >= 2)
   const { stdout } = await run(process.execPath, [...command, '--ledger', path, '--seed', '2'], { cwd: root })
   t.notMatch(stdout, 'address', 'whoever has had so many is left out')
+  await t.rejects(run(process.execPath, command, { cwd: root }), { message: /--goal is of a --ledger/ })
   writeFileSync(path, 'address 1 none 0 0\n')
   t.throws(() => readLedger(path), /no count/)
 })
