@@ -16,7 +16,7 @@ import { Mutator } from './fuzz/mutator.ts'
 import { PLANTED, plantedTargets } from './fuzz/planted.ts'
 import { shrinkFailure } from './fuzz/shrink.ts'
 import { Chance } from './fuzz/target.ts'
-import type { Target } from './fuzz/target.ts'
+import type { Subject, Target } from './fuzz/target.ts'
 import { targets } from './fuzz/targets/index.ts'
 import { root } from './vectors/independent-codec.ts'
 
@@ -113,7 +113,7 @@ t.test('faults that are planted are found', async (t) => {
 t.test('inputs are made of earlier ones, and are not longer than they may be', (t) => {
   const BYTES_MAX = 40
   const parents = ['abcdefghijklmnopqrstuvwxyz', '--------------------------'].map((text) => Buffer.from(text))
-  const mutator = new Mutator(new Chance(seed), [Buffer.from('TOKEN')], BYTES_MAX)
+  const mutator = new Mutator(new Chance(seed), { dictionary: [Buffer.from('TOKEN')], bytesMax: BYTES_MAX })
   const made = Array.from({ length: 20_000 }, () => mutator.make(parents).toString('latin1'))
   t.ok(made.every((input) => input.length <= BYTES_MAX))
   for (const [what, pattern] of Object.entries({
@@ -131,6 +131,32 @@ t.test('inputs are made of earlier ones, and are not longer than they may be', (
       what,
     )
   t.end()
+})
+
+t.test('what is generated for machines is sound, and is given to them', async (t) => {
+  const generating = targets.filter(({ generate }) => generate !== undefined)
+  t.equal(generating.length, 3)
+  for (const target of generating) {
+    const generated = new Set<string>()
+    const generate = (chance: Chance): Buffer => {
+      const input = target.generate?.(chance) as Buffer
+      generated.add(input.toString('hex'))
+      return input
+    }
+    let given = 0
+    const subject = await target.open()
+    const judge = async (input: Buffer): Promise<string> => {
+      const word = await subject.judge(input)
+      if (!generated.has(input.toString('hex'))) return word
+      given += 1
+      t.notMatch(word, /FRAME_|RECORD_MALFORMED|ENVELOPE_MALFORMED|SENDER_SPOOFED/, `${target.name} refuses none of it`)
+      return word
+    }
+    const open = (): Subject => ({ judge, probe: () => subject.probe() })
+    const run = await fuzz({ ...target, seeds: () => [], generate, open }, { inputsMax: 200 })
+    t.equal(run.failure, null)
+    t.ok(given > 50, `${target.name} was given ${given} of them`)
+  }
 })
 
 t.test('a fuzzer whose inputs reach nothing new any more can end', async (t) => {
@@ -175,6 +201,7 @@ t.test('a ledger counts the inputs of all runs', async (t) => {
   t.ok(found >= 2)
   const { stdout } = await run(process.execPath, [...command, '--ledger', path, '--seed', '2'], { cwd: root })
   t.notMatch(stdout, 'address', 'whoever has had so many is left out')
+  await t.rejects(run(process.execPath, command, { cwd: root }), { message: /--goal is of a --ledger/ })
   writeFileSync(path, 'address 1 none 0 0\n')
   t.throws(() => readLedger(path), /no count/)
 })

@@ -1,11 +1,7 @@
 /**
- * `npm run fuzz -- [--seconds N] [--inputs N] [--seed S] [--target NAME]... [--jobs N] [--keep] [--list]
- *   [--ledger FILE [--goal N]]`
- *
- * Fuzzes every target, or those named, each in a process of its own with a bounded heap: a claim that is believed ends
- * that process, and is told. A failure is made small and printed as a line for the corpus; the same seed makes the same
- * inputs. `--keep` makes the corpus anew: of all inputs a few that reach as much. `--ledger` adds the inputs of each
- * target to a table, and `--goal` leaves out what has had so many in that table.
+ * `npm run fuzz`: every target, or those named, each in a process of its own with a bounded heap: a claim that is believed
+ * ends that process, and is told. A failure is made small and printed as a line for the corpus; the same seed makes the
+ * same inputs.
  */
 import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
@@ -30,6 +26,22 @@ const GROWTH_BYTES_MAX = 48 * 2 ** 20
 /** The first part of a run looks for new code, as long as there is some; the rest is as fast as it can be. */
 const GUIDED_SHARE = 0.25
 const GUIDED_QUIET_MAX = 500_000
+
+const USAGE = `usage: npm run fuzz -- [--target NAME]... [--seconds N] [--inputs N] [--seed S] [--jobs N] [--keep]
+       [--ledger FILE [--goal N]]
+       npm run fuzz -- --list
+
+Gives decoders and machines inputs that are made of those which reached something new.
+
+  --target NAME  this one, and others where it is given again; default all
+  --seconds N    for each target, default ${SECONDS_DEFAULT}
+  --inputs N     for each target at most
+  --seed S       the same inputs again
+  --jobs N       how many targets at the same time, default 1
+  --keep         makes the corpus anew: of all inputs a few that reach as much
+  --ledger FILE  adds the inputs of each target to a table
+  --goal N       leaves out what has had so many in that table
+  --list         the names of the targets`
 
 interface Asked {
   seconds: number
@@ -68,14 +80,20 @@ function asked(): Asked | null {
       list: { type: 'boolean' },
       ledger: { type: 'string' },
       goal: { type: 'string' },
+      help: { type: 'boolean', short: 'h' },
     },
   })
+  if (values.help === true) {
+    process.stdout.write(`${USAGE}\n`)
+    return null
+  }
   if (values.list === true) {
     for (const { name, reads } of targets) process.stdout.write(`${name.padEnd(18)} ${reads}\n`)
     return null
   }
   const names = values.target ?? targets.map(({ name }) => name)
   for (const name of names) if (!targets.some((target) => target.name === name)) throw new Error(`no target ${name}`)
+  if (values.goal !== undefined && values.ledger === undefined) throw new Error('--goal is of a --ledger')
   const number = (text: string | undefined, otherwise: number): number => {
     const value = text === undefined ? otherwise : Number(text)
     if (!(value > 0)) throw new Error(`${text} is no number above zero`)

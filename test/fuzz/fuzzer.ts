@@ -72,7 +72,7 @@ export class Fuzzer {
     this.#pool = [...target.seeds(), ...corpus.flat()]
     if (this.#pool.length === 0) this.#pool.push(Buffer.alloc(0))
     this.#probeInputs = PROBE_INPUTS[target.stateful ? 'stateful' : 'stateless']
-    this.#mutator = new Mutator(this.#chance, target.dictionary, target.bytesMax)
+    this.#mutator = new Mutator(this.#chance, target)
     this.#run = { inputs: 0, milliseconds: 0, found: [], words: new Set(), slowestMs: 0, failure: null }
   }
 

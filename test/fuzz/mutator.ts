@@ -1,5 +1,5 @@
 import { writeU32 } from '../../protocol/frame.ts'
-import type { Chance } from './target.ts'
+import type { Chance, Target } from './target.ts'
 
 const CHANGES_MAX = 5
 const RUN_BYTES_MAX = 32
@@ -41,10 +41,15 @@ export class Mutator {
   readonly #bytes: Buffer
   /** The first bytes of `#bytes`, by how many: a view of its own for each input would cost more than its changes. */
   readonly #views: Buffer[] = []
+  readonly #generate: Target['generate']
   #length = 0
 
-  constructor(chance: Chance, dictionary: readonly Buffer[], bytesMax: number) {
+  constructor(
+    chance: Chance,
+    { dictionary, bytesMax, generate }: Pick<Target, 'dictionary' | 'bytesMax' | 'generate'>,
+  ) {
     this.#chance = chance
+    this.#generate = generate
     this.#tokens = [...ROUND_TOKENS, ...dictionary, ...dictionary]
     this.#bytesMax = bytesMax
     this.#bytes = Buffer.alloc(bytesMax)
@@ -52,10 +57,12 @@ export class Mutator {
 
   make(corpus: readonly Buffer[]): Buffer {
     const chance = this.#chance
-    const parent = corpus[chance.below(corpus.length)] as Buffer
+    const fresh = chance.below(2) === 0 ? this.#generate?.(chance) : undefined
+    const parent = fresh ?? (corpus[chance.below(corpus.length)] as Buffer)
     this.#length = Math.min(parent.length, this.#bytesMax)
     parent.copy(this.#bytes, 0, 0, this.#length)
-    for (let left = 1 + chance.below(CHANGES_MAX); left > 0; left--) this.#change(corpus)
+    const changes = fresh !== undefined && chance.below(4) > 0 ? 0 : 1 + chance.below(CHANGES_MAX)
+    for (let left = changes; left > 0; left--) this.#change(corpus)
     return (this.#views[this.#length] ??= this.#bytes.subarray(0, this.#length))
   }
 

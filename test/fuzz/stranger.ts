@@ -1,4 +1,5 @@
 import {
+  Feature,
   FRAME_HEADER_BYTES,
   FrameFlag,
   FrameType,
@@ -55,7 +56,7 @@ export class Stranger implements StreamListener {
       hello: {
         role,
         instance,
-        features: 0,
+        features: role === Role.broker ? Feature.gossip : 0,
         payloadBytesMax: 1_048_576,
         addresses: [],
         certificate: identity.certificateBytes,

@@ -15,6 +15,8 @@ export interface Target {
   readonly dictionary: readonly Buffer[]
   /** Good inputs, and bad ones that are known to be interesting. */
   seeds(): Buffer[]
+  /** A good input of parts that mutations would rarely put together; what is given is then this, or what they make of it. */
+  readonly generate?: (chance: Chance) => Buffer
   open(): Subject | Promise<Subject>
 }
 

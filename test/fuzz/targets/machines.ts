@@ -15,10 +15,11 @@ import { Stranger, scriptOf } from '../stranger.ts'
 import { Violation, codeOf, expect, isOwnFault } from '../target.ts'
 import type { Subject, Target } from '../target.ts'
 import * as good from './good.ts'
-import { JOURNAL, goodScripts, scriptDictionary } from './scripts.ts'
+import { JOURNAL, STRANGER_INSTANCE, goodScripts, scriptDictionary } from './scripts.ts'
+import { trafficOf } from './traffic.ts'
+import type { Traffic } from './traffic.ts'
 
 const SEED = 21
-const INSTANCE = Buffer.from('07070707', 'hex')
 const STEPS_MAX = 200
 /** Own requests of a node that the stranger may answer, at a time. */
 const ASKED_MAX = 4
@@ -172,7 +173,7 @@ class BrokerSubject implements Subject {
       (connection) => {
         stranger = new Stranger(connection, {
           identity: this.#role === Role.broker ? good.identities.otherBroker : good.identities.stranger,
-          instance: INSTANCE,
+          instance: STRANGER_INSTANCE,
           dialler: true,
           role: this.#role,
           chance: world.chance,
@@ -189,9 +190,32 @@ class BrokerSubject implements Subject {
   }
 }
 
+const addressWith = (name: string): string => `${name}/${STRANGER_INSTANCE.toString('hex')}`
+
+/** What a node may send to a broker. */
+const FROM_NODES: Traffic = {
+  kinds: [
+    ...(['REQUEST', 'REQUEST', 'REQUEST', 'REQUEST', 'REPLY', 'REPLY', 'REJECT', 'CANCEL', 'ACKNOWLEDGE'] as const),
+    ...(['REGISTER', 'REGISTER', 'UNREGISTER', 'PING', 'GO_AWAY'] as const),
+  ],
+  services: ['work', 'stray', 'stray.2', 'stray.2#abc', 'sealed-work', '$broker.status', '$broker.journals', 'nobody'],
+  senders: [addressWith('stranger')],
+  clients: [addressWith('stranger'), addressWith('stranger'), 'client/01020304'],
+  workers: [addressWith('stranger')],
+}
+
+/** What brokers may send to each other. */
+const FROM_BROKERS: Traffic = {
+  kinds: ['GOSSIP', 'GOSSIP', 'GOSSIP', 'REVOCATIONS', 'PING'],
+  services: [],
+  senders: [],
+  clients: [],
+  workers: [],
+  brokers: [addressWith('broker-2'), new Net().broker.address, 'broker-3/00000001'],
+}
+
 function brokerTarget(name: string, role: Role): Target {
-  const identity = role === Role.broker ? 'broker-2' : 'stranger'
-  const sender = `${identity}/${INSTANCE.toString('hex')}`
+  const sender = addressWith(role === Role.broker ? 'broker-2' : 'stranger')
   return {
     name,
     reads: `a broker that a ${role === Role.broker ? 'broker' : 'node'} of the net sends anything to`,
@@ -199,6 +223,7 @@ function brokerTarget(name: string, role: Role): Target {
     stateful: true,
     dictionary: [...scriptDictionary, Buffer.from(sender)],
     seeds: () => goodScripts({ sender, client: sender, worker: new Net().worker.address }),
+    generate: trafficOf(role === Role.broker ? FROM_BROKERS : FROM_NODES),
     open: async () => {
       const subject = new BrokerSubject(role)
       await subject.net.start()
@@ -229,7 +254,7 @@ class NodeSubject implements Subject {
     world.listen('evil', (connection) => {
       const stranger = new Stranger(connection, {
         identity: good.identities.otherBroker,
-        instance: INSTANCE,
+        instance: STRANGER_INSTANCE,
         dialler: false,
         role: Role.broker,
         chance: world.chance,
@@ -273,7 +298,7 @@ class NodeSubject implements Subject {
     await turn()
     world.settle()
     takeFailure()
-    return `${this.#words.splice(0).join(' ')}${takeCodes()}`
+    return `${[...new Set(this.#words.splice(0))].toSorted().join(' ')}${takeCodes()}`
   }
 
   async probe(): Promise<void> {
@@ -310,6 +335,20 @@ class NodeSubject implements Subject {
   }
 }
 
+const { node: strangeNode, net: strangeNet } = new NodeSubject()
+
+/** What a broker may send to a node. */
+const TO_NODE: Traffic = {
+  kinds: [
+    ...(['REQUEST', 'REQUEST', 'REQUEST', 'REQUEST', 'REPLY', 'REPLY', 'REJECT', 'CANCEL', 'ACKNOWLEDGE'] as const),
+    ...(['REGISTERED', 'PING', 'BROKERS', 'SERVICE_KEYS', 'GO_AWAY'] as const),
+  ],
+  services: ['stray', 'stray', 'stray', `stray#${JOURNAL}`, 'work'],
+  senders: ['client/01020304', strangeNet.worker.address],
+  clients: [strangeNode.address],
+  workers: [strangeNet.worker.address, strangeNode.address],
+}
+
 export const machineTargets: Target[] = [
   brokerTarget('broker-by-node', Role.node),
   brokerTarget('broker-by-broker', Role.broker),
@@ -320,12 +359,12 @@ export const machineTargets: Target[] = [
     stateful: true,
     dictionary: scriptDictionary,
     seeds: () => {
-      const { node, net } = new NodeSubject()
-      const sender = 'client/01020304'
-      return goodScripts({ sender, client: node.address, worker: node.address }).concat(
-        goodScripts({ sender: net.worker.address, client: node.address, worker: node.address }),
+      const { address } = strangeNode
+      return ['client/01020304', strangeNet.worker.address].flatMap((sender) =>
+        goodScripts({ sender, client: address, worker: address }),
       )
     },
+    generate: trafficOf(TO_NODE),
     open: async () => {
       const subject = new NodeSubject()
       await subject.start()

@@ -16,16 +16,18 @@ import * as good from './good.ts'
 const ZERO = Buffer.alloc(ID_BYTES)
 const NONE = Buffer.alloc(0)
 
-function idOf(counter: number): Buffer {
+export function idOf(counter: number): Buffer {
   const id = Buffer.alloc(ID_BYTES, 0x33)
   id.writeBigUInt64BE(BigInt(counter), 8)
   return id
 }
 
+/** Which run of its own the stranger is. */
+export const STRANGER_INSTANCE: Buffer = Buffer.from('07070707', 'hex')
 /** The journal of whoever serves `stray` here. */
 export const JOURNAL = 'abc'
 /** Everything that a REJECT may say of a request. */
-const REJECTIONS = (Object.keys(ErrorTable) as ErrorCode[]).filter(
+export const REJECTIONS: readonly ErrorCode[] = (Object.keys(ErrorTable) as ErrorCode[]).filter(
   (code) => ErrorTable[code].scope !== 'link' && ErrorTable[code].number !== null,
 )
 
