@@ -1,4 +1,5 @@
 /** Faults of the catalogue (`catalogue.test.ts`) that no other test has, on a virtual clock. */
+import { gzipSync } from 'node:zlib'
 import t from 'tap'
 import { BROKER_PORT, FrameFlag, FrameType, Mode, TIME_TO_LIVE_MS_MAX } from '../protocol/constants.ts'
 import { decodeRegistered } from '../protocol/control.ts'
@@ -243,4 +244,27 @@ t.test('a frame that says it is optional and is none of this version costs nothi
   peer.request('echo', 'after')
   await net.until(() => peer.of(FrameType.REPLY).length === 1)
   t.equal(await echoes(), 'still')
+})
+
+t.test('what would grow a thousandfold is carried as it is', async (t) => {
+  const { cluster, net, echoes } = await netWithEcho(Mode.noise)
+  const bomb = gzipSync(Buffer.alloc(50_000_000))
+  const peer = await cluster.dial('peer', 'b1')
+  peer.request('echo', bomb)
+  await net.until(() => peer.of(FrameType.REPLY).length === 1)
+  t.same(peer.of(FrameType.REPLY)[0]?.payload, bomb)
+  peer.send(FrameType.REGISTER, { payload: bomb.subarray(0, 40_000) })
+  await net.until(() => peer.lostWhy !== null || peer.of(FrameType.CLOSE).length > 0)
+  t.equal(await echoes(), 'still')
+})
+
+t.test('whatever a peer says of itself, it is given up when it is silent', async (t) => {
+  const { cluster, net, events } = await netWithEcho(Mode.noise)
+  const hello = { features: 2 ** 52 - 1, version: 255, payloadBytesMax: 2 ** 31 - 1 }
+  const peer = await cluster.dial('lazy', 'b1', { mute: true, hello })
+  peer.send(99, { flags: FrameFlag.OPTIONAL, payload: 'a day between signs of life' })
+  const startMs = net.nowMs
+  await net.until(() => peer.lostWhy !== null)
+  t.ok(net.nowMs - startMs < 16_000, `after ${net.nowMs - startMs} ms`)
+  t.ok(events.some((event) => event.type === 'unlinked' && event.code === 'PEER_SILENT'))
 })

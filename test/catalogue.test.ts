@@ -63,7 +63,9 @@
  *   > codec.test.ts: any bytes at all: read or refused, never an exception of another kind
  *   > vectors.test.ts: envelopes
  * 15 A compressed bomb.
- *   - Nothing is compressed, before authentication or after it.
+ *   = Nothing is compressed, before authentication or after it: what looks so is bytes like others.
+ *   > catalogue-net.test.ts: what would grow a thousandfold is carried as it is
+ *   > tidy.test.ts: nothing decompresses
  * 16 Parts whose sum is more than was announced or allowed.
  *   = Bodies do not come in parts; raw payloads are summed up against the record: RECORD_MALFORMED.
  *   > hostile.test.ts: records and frames whose lengths, tags or flags are wrong
@@ -79,10 +81,12 @@
  *   = UNAUTHORIZED and nothing else for all of them; the broker's own events tell which.
  *   > hostile.test.ts: who is not admitted is told UNAUTHORIZED and nothing else; the broker knows why
  *   > broker-life.test.ts: revocation cuts live links at once in every broker, and keeps them out
+ *   > revocations.test.ts: a broker that is revoked is left by every node at once, by name, and nothing is lost
  * 20 A handshake that is never finished.
  *   = HANDSHAKE_TIMEOUT after 5 s; of more than 256 the oldest is closed; who is linked does not notice.
  *   > link.test.ts: silence: a handshake is given up after 5 s, and holds no more than it was sent
  *   > link.test.ts: one byte a second is not a handshake either
+ *   > handshakes.test.ts: who says next to nothing has no link: it is kept as the bytes that it said, and closed when its time is over
  *   > broker-life.test.ts: more than 256 handshakes that do not go on: the oldest make room, those that are linked do not notice
  * 21 A flood of handshakes.
  *   = Handshakes have turns and a quarter of the time while links have work; who is linked does not wait behind them.
@@ -134,7 +138,9 @@
  *   > broker.test.ts: a reply to an unknown, foreign or finished id is dropped and counted; nobody else notices
  *   > node.test.ts: a late reply of an earlier attempt is used, a second one ignored
  * 34 Progress after the answer.
- *   - An exchange has one answer and no progress in this version; a second answer is 33.
+ *   = An exchange has one answer and no progress in this version: what comes after it is dropped and counted.
+ *   > node.test.ts: a late reply of an earlier attempt is used, a second one ignored
+ *   > broker.test.ts: a reply to an unknown, foreign or finished id is dropped and counted; nobody else notices
  * 35 No time left on arrival; more time than may be.
  *   = EXPIRED; lowered to the limit.
  *   > broker.test.ts: no time left on arrival: EXPIRED
@@ -163,6 +169,8 @@
  *   > broker-life.test.ts: a client that does not read is not read from, then closed; others go on, memory is bounded
  *   > broker-life.test.ts: a client that reads again in time is read from again, and nothing is lost
  *   > link.test.ts: a slow reader is given up after 10 s without progress; what waits is bounded
+ *   > broker-memory.test.ts: two hundred megabytes that nobody reads: those that take nothing longest are closed, others go on
+ *   > transport.test.ts: who brings much takes turns with others who do; who brings little never waits
  * 41 A worker that does not read.
  *   = It gets nothing new.
  *   > broker-life.test.ts: a worker that does not read gets nothing new; another one gets it
@@ -170,7 +178,9 @@
  *   = SLOW_WRITER.
  *   > link.test.ts: a slow writer: a record must come in 5 s and a second more for each KiB
  * 43 A peer that asks for a day between signs of life.
- *   - No peer can ask: the intervals are constants of each side, and no frame carries one.
+ *   = No peer can ask: the intervals are constants of each side, and no frame carries one.
+ *   > link.test.ts: a half-open link is noticed within a second when answers are awaited, within 16 s when not
+ *   > catalogue-net.test.ts: whatever a peer says of itself, it is given up when it is silent
  * 44 A connection of which one end is gone, idle or with bytes on the way.
  *   = PEER_SILENT within a second where answers are awaited; what was out is sent again elsewhere.
  *   > link.test.ts: a half-open link is noticed within a second when answers are awaited, within 16 s when not
@@ -250,9 +260,10 @@
  *   > net-command.test.ts: files that are not what they should be
  *   > net-command.test.ts: modes
  */
-import { existsSync, readFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
+import { hasTest } from './named-tests.ts'
 import { root } from './vectors/independent-codec.ts'
 
 const NUMBERS = [...Array.from({ length: 53 }, (_, index) => index + 1), 64, 65, 76, 77, 78, 79, 80, 81, 90]
@@ -289,16 +300,6 @@ function wrongWith({ number, outcomes, tests, reasons }: Entry): string[] {
   if (reasons.length === 0 && (tests.length === 0 || outcomes.length === 0)) wrong.push(`${number} has no test`)
   if (reasons.length > 0 && tests.length > 0) wrong.push(`${number} has a test, and says why there is none`)
   return wrong
-}
-
-function hasTest(file: string, title: string): boolean {
-  const path = join(root, 'test', file)
-  if (!existsSync(path) || !file.endsWith('.test.ts')) return false
-  const quoted = [`'${title.replaceAll("'", "\\'")}'`, `"${title}"`]
-  const source = readFileSync(path, 'utf8')
-  return quoted.some((name) =>
-    [`test(${name},`, `test(\n  ${name},`, `test(\n    ${name},`].some((call) => source.includes(call)),
-  )
 }
 
 t.test('every entry has an outcome and tests that are there, or a reason', async (t) => {

@@ -3,6 +3,7 @@ import net from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
+import { connect } from '../lib/index.ts'
 import { admit, formatIdentity, parseAuthority } from '../lib/identity/identity.ts'
 import { sodiumRandom } from '../lib/identity/sodium.ts'
 import { VERSION } from '../lib/version.ts'
@@ -449,6 +450,21 @@ t.test('refusals are limited lines', async (t) => {
   t.ok(Number(count) >= 20, `${String(count)} lines were left out`)
   t.ok(await b.running.event('refused', ({ code }) => code === 'NOT_ADAPTNET'))
   t.equal((await call('upper', [b], '--text', 'x')).out, 'X', 'others go on')
+})
+
+t.test('links that come and go are limited lines too', async (t) => {
+  const comeAndGo = async (): Promise<void> => {
+    const node = await connect({ identity: identity('client'), brokers: [b.endpoint], learn: false })
+    await node.close()
+  }
+  const counts = Promise.all(
+    ['linked', 'unlinked'].map((type) => b.running.event('suppressed', ({ kind }) => kind === type)),
+  )
+  let told = false
+  const listened = counts.then(() => (told = true))
+  while (!told) await Promise.all(Array.from({ length: 40 }, comeAndGo))
+  await listened
+  for (const { kind, count } of await counts) t.ok(Number(count) > 0, `${String(count)} lines of ${String(kind)}`)
 })
 
 t.test('inspect in a pipe', async (t) => {

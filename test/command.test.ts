@@ -192,15 +192,19 @@ t.test('floods of lines are limited and counted', async (t) => {
   const out: string[] = []
   const lines = new EventLines({ out: (line) => out.push(line), err: () => {} }, true)
   for (let index = 0; index < 100; index++) lines.writeLimited({ type: 'refused', index }, 'refused')
-  lines.write({ type: 'linked' }, 'linked')
+  for (let index = 0; index < 12; index++) lines.writeLimited({ type: 'unlinked', index }, 'unlinked')
+  lines.writeLimited({ type: 'linked' }, 'linked')
   lines.end()
   lines.end()
-  const events = out.map((line) => JSON.parse(line) as { type: string; time: string; count?: number })
+  const events = out.map((line) => JSON.parse(line) as { type: string; time: string; kind?: string; count?: number })
   t.equal(events.filter(({ type }) => type === 'refused').length, 10)
-  t.equal(events.filter(({ type }) => type === 'linked').length, 1)
+  t.equal(events.filter(({ type }) => type === 'linked').length, 1, 'not because of others')
   t.same(
-    events.filter(({ type }) => type === 'suppressed').map(({ count }) => count),
-    [90],
+    events.filter(({ type }) => type === 'suppressed').map(({ kind, count }) => [kind, count]),
+    [
+      ['refused', 90],
+      ['unlinked', 2],
+    ],
   )
   t.ok(events.every(({ time }) => !Number.isNaN(Date.parse(time))))
 })

@@ -202,8 +202,8 @@ export const FAULTS: readonly Mutant[] = [
   },
   {
     name: 'an older list of revocations replaces a newer one',
-    file: 'broker/broker.js',
-    search: 'revocations.version <= this.#revocations.version',
+    file: 'identity/revocation-list.js',
+    search: 'list.version <= this.#list.version',
     replace: 'false',
   },
   {
@@ -220,6 +220,18 @@ const DIALLER_FAULTS: readonly Mutant[] = [
     file: 'link/link.js',
     search: "if (this.#state.name === 'awaiting-welcome' && frame.type !==",
     replace: 'if (false && frame.type !==',
+  },
+  {
+    name: 'a dialler stays linked to a broker that a list names',
+    file: 'node/broker-links.js',
+    search: 'if (peer === null || !this.revocations.names(peer.certificate))',
+    replace: 'if (true)',
+  },
+  {
+    name: 'a dialler links to a broker that a list names',
+    file: 'node/broker-links.js',
+    search: 'revocations: this.revocations.list,',
+    replace: 'revocations: null,',
   },
   {
     name: 'a dialler does not ask whether it is a broker that it has reached',

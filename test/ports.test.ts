@@ -154,7 +154,7 @@ t.test('before the judge of the library', options(), async (test) => {
     test.equal(code, 0, `the ${role} passes every case of ${sections.join(', ')}\n${out}`)
   }
   const endless = { calls: ENDLESS, concurrency: 1, options: {} }
-  await Promise.all([judged('worker', {}, '3.1', '3.2', '6.1', '6.5'), judged('client', endless, '6.2')])
+  await Promise.all([judged('worker', {}, '3.1', '3.2', '5.3', '6.1', '6.5'), judged('client', endless, '6.2')])
 })
 
 t.test('by its commands, beside those of the library', options(), async (test) => {

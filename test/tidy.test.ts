@@ -69,6 +69,12 @@ t.test('layers import downward, and only the outer ones touch the world', async 
   for (const path of pure) t.same(brokenLayerRules(path, read(path)), [], path)
 })
 
+t.test('nothing decompresses', async (t) => {
+  const zlib = (text: string): string[] => importsOf(text).filter((specifier) => /zlib|gzip|brotli/.test(specifier))
+  for (const path of pure) t.same(zlib(read(path)), [], path)
+  t.same(zlib("import { gunzipSync } from 'node:zlib'"), ['node:zlib'])
+})
+
 t.test('the oracle shares nothing with what it judges', async (t) => {
   const oracle = sourcesOf('test/oracle')
   t.ok(oracle.length > 10, 'the oracle was found')

@@ -38,6 +38,8 @@ export class BrokerLink implements LinkListener {
   /** Requests that this node has as a worker. */
   work = 0
   paused = false
+  /** The version of the list of revocations that this node was sent; 0 for none. */
+  revocationsTold = 0
   /** The service asked for last: most clients ask for few. */
   lastService: Service | null = null
   readonly #permissions = new Map<string, boolean>()

@@ -11,7 +11,7 @@ import {
   SERVICES_PER_LINK_MAX,
 } from '../../protocol/constants.ts'
 import { isServiceName } from '../../protocol/certificate.ts'
-import type { Certificate, Revocations } from '../../protocol/certificate.ts'
+import type { Certificate } from '../../protocol/certificate.ts'
 import { addressOf, decodeRegister, encodeRegistered, encodeServiceKeys } from '../../protocol/control.ts'
 import type { Address, Hello } from '../../protocol/control.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
@@ -19,7 +19,7 @@ import type { ErrorCode } from '../../protocol/errors.ts'
 import { readU32 } from '../../protocol/frame.ts'
 import type { Candidate, HostPort } from '../discovery/candidates.ts'
 import { CertificateCache } from '../identity/certificate-cache.ts'
-import { isRevoked, mayServe, verifyRevocations } from '../identity/certificate.ts'
+import { mayServe } from '../identity/certificate.ts'
 import type { Identity } from '../identity/identity.ts'
 import type { Frame } from '../link/frame.ts'
 import type { HandshakeOptions } from '../link/handshake.ts'
@@ -27,7 +27,6 @@ import { Link } from '../link/link.ts'
 import { SlabPool } from '../link/slab-pool.ts'
 import type { Alarm, Connection, Runtime, StreamListener } from '../runtime.ts'
 import { StatusFeed } from '../status.ts'
-import { VERSION } from '../version.ts'
 import { Answers } from './answers.ts'
 import { BrokerLink } from './broker-link.ts'
 import type { BrokerLinkOwner } from './broker-link.ts'
@@ -38,9 +37,10 @@ import type { Counters } from './counters.ts'
 import { Forward } from './forward.ts'
 import { Handshakes } from './handshakes.ts'
 import type { Entrance } from './handshakes.ts'
+import { RevocationNews } from './revocation-news.ts'
 import { cutSlowest } from './send-budget.ts'
 import { ServiceKeys } from './service-keys.ts'
-import { reportLinks, reportServices } from './report.ts'
+import { reportBroker } from './report.ts'
 import type { BrokerReport } from './report.ts'
 
 /** How often deadlines, silence and waiting dials are looked at: one timer for all of them. */
@@ -95,8 +95,7 @@ export class Broker implements BrokerLinkOwner {
   readonly #askFlush: () => void
   readonly #startedMs: number
   #nextSweepMs = 0
-  #revocations: Revocations | null = null
-  #revocationBytes: Buffer | null = null
+  readonly #revocations: RevocationNews
   #state: 'serving' | 'draining' | 'closed' = 'serving'
   #drained: (() => void) | null = null
   /** Ends with the drain that has begun: a second call waits for the same. */
@@ -109,6 +108,7 @@ export class Broker implements BrokerLinkOwner {
     this.#startedMs = runtime.now()
     this.#instance = runtime.random(INSTANCE_BYTES)
     this.address = addressOf(identity.name, this.#instance)
+    this.#revocations = new RevocationNews(identity.net)
     this.#membership = new BrokerMembership({
       runtime,
       identity,
@@ -119,8 +119,8 @@ export class Broker implements BrokerLinkOwner {
         connect: (candidate) => this.#dial(candidate),
         publish: (event) => this.events.publish(event),
         links: () => this.#links,
-        revocations: () => this.#revocations,
-        sendRevocations: (to) => this.#sendRevocations(to),
+        revocations: () => this.#revocations.list.list,
+        sendRevocations: (to) => this.#revocations.send(to),
       },
     })
     this.#serviceKeys = new ServiceKeys(identity.net, (record) => this.#tellServiceKey(record))
@@ -177,16 +177,13 @@ export class Broker implements BrokerLinkOwner {
    * @throws AdaptnetError when the bytes are not a list of this net's authority
    */
   revoke(bytes: Uint8Array): void {
-    const revocations = verifyRevocations(bytes, this.#options.identity.net)
-    if (this.#revocations !== null && revocations.version <= this.#revocations.version) return
-    this.#revocations = revocations
-    this.#revocationBytes = Buffer.from(bytes)
-    this.events.publish({ type: 'revocations', version: revocations.version })
+    const { list } = this.#revocations
+    if (!list.take(bytes)) return
+    this.events.publish({ type: 'revocations', version: list.version })
     const nowMs = this.#runtime.now()
-    for (const link of this.#links)
-      if (link.peer !== null && isRevoked(link.peer.certificate, revocations))
-        link.link.close('CERTIFICATE_REVOKED', `${link.peer.certificate.name} has been revoked`, nowMs)
-    for (const peer of this.#membership.peers.links()) this.#sendRevocations(peer)
+    for (const link of this.#links) this.#revocations.cut(link, nowMs)
+    for (const peer of this.#membership.peers.links()) this.#revocations.send(peer)
+    this.#revocations.toTellNodes()
     this.#membership.revoked(nowMs)
   }
 
@@ -230,21 +227,12 @@ export class Broker implements BrokerLinkOwner {
   }
 
   report(): BrokerReport {
-    return {
-      broker: this.address,
-      version: VERSION,
-      uptimeMs: Math.round(this.#runtime.now() - this.#startedMs),
-      state: this.#state === 'serving' ? 'serving' : 'draining',
-      links: [...this.#links].filter((link) => link.peer !== null).length,
-      nodes: [...this.#links].filter((link) => link.peer !== null && !link.isBroker).length,
-      outstanding: this.#forward.outstanding.size,
-      queued: this.#forward.queued,
-      queuedBytes: this.#forward.queues.bytes,
-      counters: { ...this.counters },
-      brokers: this.#membership.report(this.#runtime.now()),
-      services: reportServices(this.#forward),
-      peers: reportLinks(this.#links),
-    }
+    const { address, counters } = this
+    const nowMs = this.#runtime.now()
+    const uptimeMs = Math.round(nowMs - this.#startedMs)
+    const state = this.#state === 'serving' ? 'serving' : 'draining'
+    const brokers = this.#membership.report(nowMs)
+    return reportBroker({ broker: address, uptimeMs, state, counters, brokers }, this.#links, this.#forward)
   }
 
   /** Questions to the broker itself (SPEC 6.7), answered as JSON. */
@@ -300,7 +288,7 @@ export class Broker implements BrokerLinkOwner {
     const certificate = this.#certificates.verify(hello.certificate, {
       net: this.#options.identity.net,
       nowMs: this.#runtime.wallClock(),
-      revocations: this.#revocations,
+      revocations: this.#revocations.list.list,
       linkKey: linkKey ?? undefined,
       role: hello.role,
     })
@@ -319,8 +307,13 @@ export class Broker implements BrokerLinkOwner {
   linkOpened(link: BrokerLink, nowMs: number): void {
     if (link.entrance !== null) this.#handshakes.leave(link.entrance)
     this.counters.linksOpened += 1
+    // While a broker that was dialled made up its mind, a list may have come.
+    if (this.#revocations.cut(link, nowMs)) return
     if (link.isBroker && !this.#openBroker(link, nowMs)) return
-    if (!link.isBroker) this.#nodes.set(link.address, link)
+    if (!link.isBroker) {
+      this.#nodes.set(link.address, link)
+      this.#revocations.toTellNodes()
+    }
     this.events.publish({ type: 'linked', peer: link.address, role: link.isBroker ? 'broker' : 'node' })
     link.link.sendControl(FrameType.BROKERS, this.#membership.brokers(nowMs))
     if (!link.isBroker)
@@ -336,12 +329,8 @@ export class Broker implements BrokerLinkOwner {
       surplus.link.close('DUPLICATE_LINK', why, nowMs)
       if (surplus === link) return false
     }
-    this.#sendRevocations(link)
+    this.#revocations.send(link)
     return true
-  }
-
-  #sendRevocations(to: BrokerLink): void {
-    if (this.#revocationBytes !== null) to.link.sendControl(FrameType.REVOCATIONS, this.#revocationBytes)
   }
 
   linkFrame(link: BrokerLink, frame: Frame, nowMs: number): void {
@@ -463,6 +452,7 @@ export class Broker implements BrokerLinkOwner {
       link.tick(nowMs)
       waitingBytes += link.link.heldBytes
     }
+    this.#revocations.tellNodes(this.#nodes.values())
     cutSlowest(this.#links, waitingBytes, nowMs)
     this.#handshakes.tick(nowMs)
     if (nowMs >= this.#nextSweepMs) {

@@ -2,6 +2,7 @@ import { BrokerStateNumber } from '../../protocol/constants.ts'
 import type { BrokerRecord } from '../discovery/broker-record.ts'
 import type { Membership } from '../discovery/membership.ts'
 import type { BrokerLink } from './broker-link.ts'
+import { VERSION } from '../version.ts'
 import type { Counters } from './counters.ts'
 import { PIN } from './forward.ts'
 import type { Forward } from './forward.ts'
@@ -42,7 +43,32 @@ export interface BrokerReport {
   peers: { address: string; role: 'node' | 'broker'; roundTripMs: number | null; requests: number; work: number }[]
 }
 
-export function reportServices(forward: Forward): BrokerReport['services'] {
+/** `known`: what the broker says of itself. */
+export function reportBroker(
+  known: Pick<BrokerReport, 'broker' | 'uptimeMs' | 'state' | 'counters' | 'brokers'>,
+  links: Iterable<BrokerLink>,
+  forward: Forward,
+): BrokerReport {
+  const open = [...links].filter(({ peer }) => peer !== null)
+  const { broker, uptimeMs, state, counters, brokers } = known
+  return {
+    broker,
+    version: VERSION,
+    uptimeMs,
+    state,
+    links: open.length,
+    nodes: open.filter(({ isBroker }) => !isBroker).length,
+    outstanding: forward.outstanding.size,
+    queued: forward.queued,
+    queuedBytes: forward.queues.bytes,
+    counters: { ...counters },
+    brokers,
+    services: reportServices(forward),
+    peers: reportLinks(open),
+  }
+}
+
+function reportServices(forward: Forward): BrokerReport['services'] {
   // A service bound to a journal is the same workers again.
   const services = [...forward.services.values()].filter((service) => !service.name.includes(PIN))
   return services.slice(0, ROWS_MAX).map((service) => {
@@ -56,7 +82,7 @@ export function reportServices(forward: Forward): BrokerReport['services'] {
   })
 }
 
-export function reportLinks(links: Iterable<BrokerLink>): BrokerReport['peers'] {
+function reportLinks(links: Iterable<BrokerLink>): BrokerReport['peers'] {
   const rows: BrokerReport['peers'] = []
   for (const link of links) {
     if (link.peer === null) continue

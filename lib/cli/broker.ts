@@ -121,9 +121,7 @@ const CHANGES: Readonly<Record<MemberChange, string>> = {
 }
 
 async function tellEvents(running: RunningBroker, lines: EventLines): Promise<void> {
-  for await (const event of running.events)
-    if (event.type === 'refused') lines.writeLimited({ ...event }, describe(event))
-    else lines.write({ ...event }, describe(event))
+  for await (const event of running.events) lines.writeLimited({ ...event }, describe(event))
 }
 
 function describe(event: BrokerEvent): string {

@@ -11,7 +11,7 @@ import { BEACON_OPTIONS, beaconHelp, beaconOf } from './beacon-options.ts'
 import { callRepeatedly } from './call-repeat.ts'
 import type { CommandIo } from './command.ts'
 import { UsageError, parseInteger, runCommand, tellFailure } from './command.ts'
-import { readOwnIdentity } from './own-identity.ts'
+import { readOwnIdentity, revocationsBeside } from './own-identity.ts'
 import { SignalExit, Stop } from './stop.ts'
 
 const REPEAT_MAX = 1_000_000_000
@@ -93,6 +93,7 @@ export function call(args: string[], io: CommandIo): Promise<number> {
         brokers: values.broker ?? (beacon === false ? [`127.0.0.1:${BROKER_PORT}`] : []),
         beacon,
         mode: values.plain === true ? 'plain' : 'noise',
+        ...(await revocationsBeside(identity, own)),
         signal: stop.signal,
       })
       try {

@@ -9,16 +9,22 @@ export interface EventLine {
   [fact: string]: unknown
 }
 
+/** What was written of one kind in this second, and what was left out. */
+interface Window {
+  endMs: number
+  written: number
+  suppressed: number
+}
+
 /**
  * Writes what happens in a long-running command, one line each: for people, or with `--json` as objects; both with the
- * time. Lines that strangers can cause without end are limited: ten a second, then one line that counts the others.
+ * time. Lines that others can cause without end are limited: ten a second of each kind, then one line that counts the
+ * others. A flood of one kind leaves none out of another.
  */
 export class EventLines {
   readonly #io: CommandIo
   readonly #asJson: boolean
-  #windowEndMs = 0
-  #inWindow = 0
-  #suppressed = 0
+  readonly #windows = new Map<string, Window>()
   #timer: NodeJS.Timeout | null = null
 
   constructor(io: CommandIo, asJson: boolean | undefined) {
@@ -40,29 +46,32 @@ export class EventLines {
   /** The same for what may come in floods. */
   writeLimited(event: EventLine, text: string): void {
     const nowMs = performance.now()
-    if (nowMs >= this.#windowEndMs) {
-      this.#tellSuppressed()
-      this.#windowEndMs = nowMs + WINDOW_MS
-      this.#inWindow = 0
+    const { type } = event
+    let window = this.#windows.get(type)
+    if (window === undefined || nowMs >= window.endMs) {
+      this.#tellSuppressed(type)
+      window = { endMs: nowMs + WINDOW_MS, written: 0, suppressed: 0 }
+      this.#windows.set(type, window)
     }
-    this.#inWindow += 1
-    if (this.#inWindow <= LIMITED_PER_SECOND) return this.write(event, text)
-    this.#suppressed += 1
-    this.#timer ??= setTimeout(() => this.#tellSuppressed(), WINDOW_MS).unref()
+    window.written += 1
+    if (window.written <= LIMITED_PER_SECOND) return this.write(event, text)
+    window.suppressed += 1
+    this.#timer ??= setTimeout(() => this.end(), WINDOW_MS).unref()
   }
 
   /** Tells what is not told yet. */
   end(): void {
-    this.#tellSuppressed()
-  }
-
-  #tellSuppressed(): void {
     if (this.#timer !== null) clearTimeout(this.#timer)
     this.#timer = null
-    const count = this.#suppressed
-    if (count === 0) return
-    this.#suppressed = 0
-    this.write({ type: 'suppressed', count }, `${count} more lines like these were left out`)
+    for (const type of this.#windows.keys()) this.#tellSuppressed(type)
+  }
+
+  #tellSuppressed(kind: string): void {
+    const window = this.#windows.get(kind)
+    if (window === undefined || window.suppressed === 0) return
+    const count = window.suppressed
+    window.suppressed = 0
+    this.write({ type: 'suppressed', kind, count }, `${count} more lines like '${kind}' were left out`)
   }
 }
 

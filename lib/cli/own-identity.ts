@@ -38,6 +38,18 @@ export function endWarning(what: string, span: { notBefore: number; notAfter: nu
   return `the ${what} expires in ${formatDuration(leftMs)}`
 }
 
+/** For `connect`: the list beside an identity, which may come later, unless what stands there is none of its net. */
+export async function revocationsBeside(path: string, { net }: Identity): Promise<{ revocations?: string }> {
+  const revocations = join(dirname(path), REVOCATIONS_FILE)
+  try {
+    verifyRevocations(await readRevocations(revocations), net)
+  } catch (error) {
+    if (!(error instanceof AdaptnetError)) throw error
+    if (error.code !== 'IDENTITY_MISSING') return {}
+  }
+  return { revocations }
+}
+
 /** Whether the list beside a file, if there is one that holds, names its certificate. */
 export async function isRevokedBeside(path: string, certificate: Certificate): Promise<boolean> {
   try {

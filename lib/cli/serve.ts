@@ -13,7 +13,7 @@ import { BEACON_OPTIONS, beaconHelp, beaconOf } from './beacon-options.ts'
 import type { CommandIo } from './command.ts'
 import { ExitCode, UsageError, parseInteger, runCommand } from './command.ts'
 import { EventLines, reason } from './event-lines.ts'
-import { endWarning, readOwnIdentity } from './own-identity.ts'
+import { endWarning, readOwnIdentity, revocationsBeside } from './own-identity.ts'
 import { Program } from './program.ts'
 import { Stop } from './stop.ts'
 
@@ -109,7 +109,8 @@ async function run(options: ServeOptions, lines: EventLines, stop: Stop): Promis
     const warn = (text: string): void => lines.warn(text)
     const own = await readOwnIdentity(identity, warn)
     if (secrets !== null) warnOfKey(secrets, warn)
-    const node = await connect({ identity: own, brokers, beacon, mode, signal: stop.signal })
+    const list = await revocationsBeside(identity, own)
+    const node = await connect({ identity: own, brokers, beacon, mode, ...list, signal: stop.signal })
     const closing = new AbortController()
     const told = tellEvents(node, lines, closing.signal)
     try {
@@ -219,6 +220,8 @@ function describe(event: NodeEvent): string {
       return `no link to ${event.remote}: ${reason(event)}`
     case 'draining':
       return `${event.broker} drains`
+    case 'revocations':
+      return `revocations of version ${event.version}`
     case 'broker':
       return `the brokers say: ${event.broker} ${event.was === null ? 'is' : `was ${event.was}, is`} ${event.state}`
     default:

@@ -8,6 +8,7 @@ import { Candidates } from '../discovery/candidates.ts'
 import type { Candidate, HostPort } from '../discovery/candidates.ts'
 import { verifyCertificate } from '../identity/certificate.ts'
 import type { Identity } from '../identity/identity.ts'
+import { RevocationList } from '../identity/revocation-list.ts'
 import { Link } from '../link/link.ts'
 import { SlabPool } from '../link/slab-pool.ts'
 import type { Connection, Runtime, StreamListener } from '../runtime.ts'
@@ -59,6 +60,7 @@ export class BrokerLinks {
   /** Every link that is not closed, open or not yet. */
   readonly list: NodeLink[] = []
   readonly known: KnownBrokers = new KnownBrokers()
+  readonly revocations: RevocationList
   readonly #options: BrokerLinksOptions
   readonly #candidates: Candidates
   readonly #pool: SlabPool = new SlabPool()
@@ -70,6 +72,7 @@ export class BrokerLinks {
 
   constructor(options: BrokerLinksOptions, flushed: () => void) {
     this.#options = options
+    this.revocations = new RevocationList(options.identity.net)
     this.#candidates = new Candidates(options.chance)
     this.#askFlush = options.runtime.endOfTurn((nowMs) => {
       this.#flush(nowMs)
@@ -134,6 +137,17 @@ export class BrokerLinks {
     this.dialDue(nowMs)
   }
 
+  /** Closes links to brokers that the list of revocations names. */
+  cutRevoked(nowMs: number): void {
+    for (const link of this.list.slice()) this.#cutIfRevoked(link, nowMs)
+  }
+
+  #cutIfRevoked({ peer, link }: NodeLink, nowMs: number): boolean {
+    if (peer === null || !this.revocations.names(peer.certificate)) return false
+    link.close('CERTIFICATE_REVOKED', `${peer.certificate.name} has been revoked`, nowMs)
+    return true
+  }
+
   /** A broker says that it leaves, unless it only answers. */
   leaving(link: NodeLink, nowMs: number): void {
     if (link.departing || this.#leaving) return
@@ -141,8 +155,12 @@ export class BrokerLinks {
     if (changes.length > 0) this.#options.changed(changes)
   }
 
-  /** `twin`: the broker is linked already, the new link closes. `trial`: it carries nothing unless it is promoted. */
-  opened(link: NodeLink, nowMs: number): 'kept' | 'trial' | 'twin' {
+  /**
+   * `twin`: the broker is linked already, the new link closes. `trial`: it carries nothing unless it is promoted.
+   * `revoked`: the broker was revoked while it welcomed this node.
+   */
+  opened(link: NodeLink, nowMs: number): 'kept' | 'trial' | 'twin' | 'revoked' {
+    if (this.#cutIfRevoked(link, nowMs)) return 'revoked'
     if (this.list.some((other) => other !== link && other.link.open && other.address === link.address)) {
       link.link.close('DUPLICATE_LINK', 'this broker is linked already', nowMs)
       return 'twin'
@@ -351,6 +369,7 @@ export class BrokerLinks {
     return verifyCertificate(hello.certificate, {
       net: this.#options.identity.net,
       nowMs: this.#options.runtime.wallClock(),
+      revocations: this.revocations.list,
       linkKey: linkKey ?? undefined,
       role: Role.broker,
     })

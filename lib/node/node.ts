@@ -24,7 +24,7 @@ import { PendingRequest } from './pending-request.ts'
 import type { Reply } from './pending-request.ts'
 import { journalsIn } from './pins.ts'
 import { Registrations } from './registrations.ts'
-import { reportBrokers } from './report.ts'
+import { reportNode } from './report.ts'
 import type { NodeEvent, NodeReport } from './report.ts'
 import { Requests } from './requests.ts'
 import { RetryBudget } from './retry-budget.ts'
@@ -302,26 +302,19 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
     this.#dialDue(this.#runtime.now())
   }
 
+  /**
+   * Takes a signed list of revocations, if it is newer than what brokers have told: links to brokers that it names are
+   * closed, and none is opened to them. @throws AdaptnetError when it is not of this net
+   */
+  revoke(signed: Uint8Array): void {
+    const { revocations } = this.#links
+    if (!revocations.take(signed)) return
+    this.events.publish({ type: 'revocations', version: revocations.version })
+    this.#links.cutRevoked(this.#runtime.now())
+  }
+
   report(): NodeReport {
-    const { seen } = this.#worker
-    const { table } = this.#requests
-    return {
-      node: this.address,
-      links: this.#links.list
-        .filter((link) => link.link.open && !link.trial)
-        .map((link) => ({
-          broker: link.address,
-          roundTripMs: link.link.roundTripMs,
-          requests: link.requests,
-          work: link.work,
-        })),
-      brokers: reportBrokers(this.#links, this.#runtime.now()),
-      outstanding: table.size,
-      outstandingBytes: table.bytes,
-      seen: { records: seen.size, bytes: seen.bytes },
-      requests: { ...this.#requests.counters },
-      work: { ...this.#worker.counters },
-    }
+    return reportNode(this.address, this.#links, this.#requests, this.#worker, this.#runtime.now())
   }
 
   #expectOpen(): void {
@@ -382,6 +375,8 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
         return this.#registrations.answered(decodeRegistered(frame.payloadView()))
       case FrameType.BROKERS:
         return this.#links.learn(link, decodeBrokers(frame.payloadView()), nowMs)
+      case FrameType.REVOCATIONS:
+        return this.revoke(frame.payloadView())
       case FrameType.SERVICE_KEYS:
         this.#seals.learn(decodeServiceKeys(frame.payloadView()))
         this.#requests.linkUsable(nowMs)

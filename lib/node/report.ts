@@ -2,7 +2,8 @@ import type { ErrorCode } from '../../protocol/errors.ts'
 import type { BrokerLinks } from './broker-links.ts'
 import type { BrokerState } from './known-brokers.ts'
 import type { RequestCounters } from './request-counters.ts'
-import type { WorkerCounters } from './worker.ts'
+import type { Requests } from './requests.ts'
+import type { Worker, WorkerCounters } from './worker.ts'
 
 export type NodeEvent =
   | { type: 'linked'; broker: string; remote: string }
@@ -10,6 +11,8 @@ export type NodeEvent =
   /** A broker could not be reached or did not admit this node, or a name has no address; it is tried again. */
   | { type: 'refused'; remote: string; code: ErrorCode; message: string }
   | { type: 'draining'; broker: string }
+  /** A newer list of revocations has come: brokers that it names are not linked to any more. */
+  | { type: 'revocations'; version: number }
   /** What the brokers say of one of them has changed; `was` is null for one that is new. */
   | { type: 'broker'; broker: string; state: BrokerState; was: BrokerState | null }
 
@@ -37,7 +40,33 @@ export interface NodeBrokerRow {
   roundTripMs: number | null
 }
 
-export function reportBrokers(links: BrokerLinks, nowMs: number): NodeBrokerRow[] {
+export function reportNode(
+  node: string,
+  links: BrokerLinks,
+  { table, counters }: Requests,
+  { seen, counters: work }: Worker,
+  nowMs: number,
+): NodeReport {
+  return {
+    node,
+    links: links.list
+      .filter(({ link, trial }) => link.open && !trial)
+      .map(({ address, roundTripMs, requests, work: running }) => ({
+        broker: address,
+        roundTripMs,
+        requests,
+        work: running,
+      })),
+    brokers: reportBrokers(links, nowMs),
+    outstanding: table.size,
+    outstandingBytes: table.bytes,
+    seen: { records: seen.size, bytes: seen.bytes },
+    requests: { ...counters },
+    work: { ...work },
+  }
+}
+
+function reportBrokers(links: BrokerLinks, nowMs: number): NodeBrokerRow[] {
   return [...links.known.all()].map(({ address, state, sinceMs, roundTripMs }) => {
     const link = links.list.find((other) => other.kept && other.address === address)
     return {

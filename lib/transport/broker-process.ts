@@ -1,25 +1,22 @@
-import { unwatchFile, watchFile } from 'node:fs'
 import { Mode } from '../../protocol/constants.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import { Broker } from '../broker/broker.ts'
 import type { BrokerEvent } from '../broker/broker.ts'
 import type { BrokerReport } from '../broker/report.ts'
-import { isRevoked, verifyRevocations } from '../identity/certificate.ts'
 import type { Identity } from '../identity/identity.ts'
 import { advertisedAddresses, formatHostPort, isLoopback, parseHostPort } from './addresses.ts'
 import type { BeaconOptions } from './beacon-sockets.ts'
 import { linksMax } from './descriptors.ts'
 import { Finding } from './finding.ts'
-import { readIdentity, readRevocations } from './identity-files.ts'
+import { readIdentity } from './identity-files.ts'
 import { nodeRuntime } from './node-runtime.ts'
+import { RevocationFile } from './revocation-file.ts'
 import { parseSeeds } from './seed-lookup.ts'
 import type { Resolver } from './seed-lookup.ts'
 import { listen } from './tcp.ts'
 import type { Listener } from './tcp.ts'
 
 const DRAIN_MS_DEFAULT = 30_000
-/** How often a revocation file is looked at. */
-const REVOCATIONS_POLL_MS = 250
 
 export interface CreateBrokerOptions {
   /** An identity, or the path of its file. */
@@ -43,9 +40,9 @@ export class RunningBroker implements AsyncDisposable {
   readonly #broker: Broker
   readonly #listener: Listener
   readonly #finding: Finding
-  readonly #revocations: string | null
+  readonly #revocations: RevocationFile | null
 
-  constructor(broker: Broker, listener: Listener, finding: Finding, revocations: string | null) {
+  constructor(broker: Broker, listener: Listener, finding: Finding, revocations: RevocationFile | null) {
     this.#broker = broker
     this.#listener = listener
     this.#finding = finding
@@ -89,7 +86,7 @@ export class RunningBroker implements AsyncDisposable {
 
   /** Stops now. */
   close(): Promise<void> {
-    if (this.#revocations !== null) unwatchFile(this.#revocations)
+    this.#revocations?.close()
     this.#finding.close()
     this.#listener.close()
     this.#broker.close()
@@ -115,16 +112,12 @@ export async function createBroker(options: CreateBrokerOptions): Promise<Runnin
   if (notAfter < nodeRuntime.wallClock())
     throw new AdaptnetError('CERTIFICATE_EXPIRED', `the certificate of ${name} has expired: have it admitted again`)
   const peers = parseSeeds(options.peers ?? [])
-  const signed = options.revocations === undefined ? null : await readRevocationsIfAny(options.revocations)
+  const revocations = options.revocations === undefined ? null : new RevocationFile(options.revocations)
+  const signed = revocations === null ? null : await revocations.readFor(identity)
   const broker = new Broker({ runtime: nodeRuntime, identity, mode, peers: [], linksMax: linksMax() })
   let listener: Listener
   try {
-    if (signed !== null) {
-      broker.revoke(signed)
-      // Nobody would link to it, and nobody would say why.
-      if (isRevoked(identity.certificate, verifyRevocations(signed, identity.net)))
-        throw new AdaptnetError('CERTIFICATE_REVOKED', `the certificate of ${name} is revoked: have it admitted again`)
-    }
+    if (signed !== null) broker.revoke(signed)
     listener = await listen(host, port, (connection, nowMs) => broker.accept(connection, nowMs))
   } catch (error) {
     broker.close()
@@ -140,30 +133,14 @@ export async function createBroker(options: CreateBrokerOptions): Promise<Runnin
     target: broker,
     failed: (remote, code, message) => broker.events.publish({ type: 'refused', remote, code, message }),
   })
-  const { revocations } = options
-  if (revocations !== undefined)
-    watchFile(revocations, { interval: REVOCATIONS_POLL_MS }, () => {
-      readRevocationsIfAny(revocations).then(
-        (changed) => changed !== null && broker.revoke(changed),
-        (error: unknown) => {
-          const { code, message } = error as AdaptnetError
-          broker.events.publish({ type: 'refused', remote: revocations, code, message })
-        },
-      )
-    })
-  return new RunningBroker(broker, listener, finding, revocations ?? null)
+  revocations?.watch(
+    (changed) => broker.revoke(changed),
+    (remote, code, message) => broker.events.publish({ type: 'refused', remote, code, message }),
+  )
+  return new RunningBroker(broker, listener, finding, revocations)
 }
 
 /** The instance in `name/instance`. */
 function instanceIn(address: string): Buffer {
   return Buffer.from(address.slice(address.lastIndexOf('/') + 1), 'hex')
-}
-
-async function readRevocationsIfAny(path: string): Promise<Uint8Array | null> {
-  try {
-    return await readRevocations(path)
-  } catch (error) {
-    if (error instanceof AdaptnetError && error.code === 'IDENTITY_MISSING') return null
-    throw error
-  }
 }

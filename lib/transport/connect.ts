@@ -1,5 +1,6 @@
 import { BROKERS_MAX, Mode } from '../../protocol/constants.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
+import type { ErrorCode } from '../../protocol/errors.ts'
 import type { Seed } from '../discovery/seeds.ts'
 import type { HistorySink } from '../history.ts'
 import type { Identity } from '../identity/identity.ts'
@@ -12,6 +13,7 @@ import { Finding } from './finding.ts'
 import { HistoryFile } from './history-file.ts'
 import { readIdentity } from './identity-files.ts'
 import { nodeRuntime } from './node-runtime.ts'
+import { RevocationFile } from './revocation-file.ts'
 import { parseSeeds } from './seed-lookup.ts'
 import type { Resolver } from './seed-lookup.ts'
 
@@ -46,6 +48,11 @@ export interface ConnectOptions {
   seal?: Seal
   /** A file to append a line to for everything that happens to a request, or a function that gets it. For judging later. */
   history?: string | HistorySink
+  /**
+   * Path of the net's list of revocations, which need not be there; it is read again whenever it changes. Brokers tell
+   * newer lists; this one is what a node knows before it has met one that does.
+   */
+  revocations?: string
   signal?: AbortSignal
   /** How names are resolved. Default: as the system does. */
   resolver?: Resolver
@@ -53,7 +60,7 @@ export interface ConnectOptions {
 
 /**
  * Makes a node and waits until it is linked to a broker.
- * @throws AdaptnetError IDENTITY_*, CERTIFICATE_EXPIRED, ADDRESS_UNRESOLVED, UNREACHABLE (nobody answered),
+ * @throws AdaptnetError IDENTITY_*, CERTIFICATE_EXPIRED, CERTIFICATE_REVOKED, ADDRESS_UNRESOLVED, UNREACHABLE (nobody answered),
  * UNAUTHORIZED (no broker admits this identity), INVALID_ARGUMENT, CANCELLED
  */
 export async function connect(options: ConnectOptions): Promise<Node> {
@@ -70,6 +77,8 @@ export async function connect(options: ConnectOptions): Promise<Node> {
   // Brokers do not tell strangers why they refuse: what can be seen here is said here.
   if (notAfter < nodeRuntime.wallClock())
     throw new AdaptnetError('CERTIFICATE_EXPIRED', `the certificate of ${name} has expired: have it admitted again`)
+  const revocations = options.revocations === undefined ? null : new RevocationFile(options.revocations)
+  const signed = revocations === null ? null : await revocations.readFor(identity)
   const { outstandingMax, outstandingBytesMax, history } = options
   const file = typeof history === 'string' ? new HistoryFile(history) : null
   const sink = file?.sink ?? (typeof history === 'function' ? history : undefined)
@@ -86,18 +95,23 @@ export async function connect(options: ConnectOptions): Promise<Node> {
     ...(options.seal === undefined ? {} : { seal: options.seal }),
     ...(sink === undefined ? {} : { history: sink }),
     closed: () => {
+      revocations?.close()
       finding?.close()
       file?.close()
     },
   })
   try {
+    if (signed !== null) node.revoke(signed)
+    const failed = (remote: string, code: ErrorCode, message: string): void =>
+      node.events.publish({ type: 'refused', remote, code, message })
+    revocations?.watch((changed) => node.revoke(changed), failed)
     finding = new Finding({
       seeds,
       ...(options.resolver === undefined ? {} : { resolver: options.resolver }),
       beacon,
       net: identity.net,
       target: node,
-      failed: (remote, code, message) => node.events.publish({ type: 'refused', remote, code, message }),
+      failed,
     })
     await firstLink(node, seeds, options)
   } catch (error) {

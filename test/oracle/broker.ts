@@ -260,13 +260,13 @@ export class OracleBroker {
   #opened(link: BrokerLink): void {
     this.links.add(link)
     link.send(this.#brokersFrame())
+    if (this.#revocations !== null) link.send(controlFrame('REVOCATIONS', this.#revocations.signed))
     if (link.isNode) {
       const keys = [...this.#told.values()].map((told) => told.signed)
       const atOnce = limit('SERVICE_KEYS_MAX')
       for (let from = 0; from < keys.length; from += atOnce) link.send(keysFrame(keys.slice(from, from + atOnce)))
       return
     }
-    if (this.#revocations !== null) link.send(controlFrame('REVOCATIONS', this.#revocations.signed))
     this.#tellBrokers()
   }
 
@@ -412,7 +412,7 @@ export class OracleBroker {
       list.entries.some((entry) => entry.name === certificate.name && certificate.notBefore <= entry.before)
     for (const link of this.#open()) {
       if (isNamed(link)) link.connection.link.close('CERTIFICATE_REVOKED')
-      else if (!link.isNode) link.send(controlFrame('REVOCATIONS', this.#revocations.signed))
+      else link.send(controlFrame('REVOCATIONS', this.#revocations.signed))
     }
   }
 

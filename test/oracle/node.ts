@@ -4,6 +4,7 @@ import {
   register as registerBody,
   registered as registeredBody,
   serviceKeys as serviceKeysBody,
+  type Revocations,
 } from './bodies.ts'
 import type { Reply, RequestOptions, Way } from './call.ts'
 import { Client } from './client.ts'
@@ -12,7 +13,7 @@ import { writeId, type Route } from './envelope.ts'
 import { Failure } from './failure.ts'
 import { Fault, orFault } from './fault.ts'
 import { controlFrame, type Frame } from './frame.ts'
-import { judgeServiceKey, readName, type Identity } from './identity.ts'
+import { judgeRevocations, judgeServiceKey, readName, type Identity } from './identity.ts'
 import { REAL_MACHINE, type Machine } from './machine.ts'
 import { brokerState, codeOfNumber, frameType, limit } from './registry.ts'
 import { ClientSeals } from './seal.ts'
@@ -82,6 +83,7 @@ export class OracleNode {
   readonly #dialled = new Map<string, { pause: number; timer: (() => void) | null }>()
   /** Those who wait for a REGISTERED. */
   readonly #registering = new Map<string, { resolve: () => void; reject: (failure: Failure) => void }>()
+  #revocations: Revocations | null = null
   #leaving = false
 
   private constructor(options: NodeOptions) {
@@ -194,6 +196,7 @@ export class OracleNode {
           instance: this.#instance,
           addresses: [],
           now: () => this.#machine.now(),
+          revocations: () => this.#revocations,
         },
         {
           opened: () => {
@@ -254,6 +257,8 @@ export class OracleNode {
         return this.#learnBrokers(frame)
       case frameType('SERVICE_KEYS'):
         return this.#learnKeys(frame)
+      case frameType('REVOCATIONS'):
+        return this.#learnRevocations(frame)
       case frameType('GO_AWAY'):
         // Nothing new goes by this link any more, so this side has sent its last REQUEST.
         return link.connection.link.goAway()
@@ -281,6 +286,27 @@ export class OracleNode {
       const leaves = broker.state === brokerState('draining') || broker.state === brokerState('left')
       if (leaves || [...this.links].some((link) => link.broker === address)) continue
       for (const { host, port } of broker.addresses.slice(0, limit('ADDRESSES_MAX'))) this.#dial(`${host}:${port}`)
+    }
+  }
+
+  /** SPEC 5.3. */
+  #learnRevocations(frame: Frame): void {
+    let list: Revocations
+    try {
+      list = judgeRevocations(frame.payload, this.#options.identity.net)
+    } catch (error) {
+      if (error instanceof Fault && error.code.startsWith('CERTIFICATE_'))
+        throw new Fault('UNAUTHORIZED', error.message)
+      throw error
+    }
+    if (this.#revocations !== null && list.version <= this.#revocations.version) return
+    this.#revocations = list
+    for (const link of this.links) {
+      const certificate = link.connection.link.peer?.certificate
+      const isNamed = list.entries.some(
+        (entry) => entry.name === certificate?.name && certificate.notBefore <= entry.before,
+      )
+      if (isNamed) link.connection.link.close('CERTIFICATE_REVOKED')
     }
   }
 

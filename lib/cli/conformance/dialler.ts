@@ -24,6 +24,7 @@ import { dialled } from './acceptance.ts'
 import type { AcceptOptions } from './acceptance.ts'
 import { bad, good, section } from './case.ts'
 import type { Case, CaseOptions, Subject, WrittenCase } from './case.ts'
+import { diallerRevocations } from './dialler-revocations.ts'
 import { Failure, expect, expectBytes, expectEqual } from './failure.ts'
 import { frameBytes, recordHeader } from './frames.ts'
 import { boxCases, linkWords, ping } from './link-cases.ts'
@@ -333,6 +334,7 @@ export function diallerCases(subject: Subject): Case<Post>[] {
     ...section<Post>(subject, '4.5', 'link', boxCases(words)),
     ...section<Post>(subject, '4.6', 'link', farewells),
     ...section<Post>(subject, '4.7', 'link', keepalives),
+    ...section<Post>(subject, '5.3', 'link', diallerRevocations),
     ...section<Post>(subject, '7.3', 'link', discovery),
   ]
 }

@@ -166,6 +166,12 @@ export class Post {
     return admit(this.options.authority as Authority, made, sodiumRandom)
   }
 
+  /** The identity of a further broker, of the net. */
+  brokerIdentity(): Identity {
+    const made = { name: 'judge-revoked', roles: Role.broker, serves: [], calls: [], nowMs: Date.now(), days: 1 }
+    return admit(this.options.authority as Authority, made, sodiumRandom)
+  }
+
   /** For the runner: a post outlives its cases. */
   close(): void {}
 

@@ -119,11 +119,14 @@ def control(vector, stream, file):
 
 
 def certificate(vector, stream, file):
-    data, net, now = b''.join(stream), unhex(file['net']), vector['nowMs']
+    data, net, now = b''.join(stream), unhex(file['net']), vector.get('nowMs')
+    if vector['kind'] == 'revocations':
+        return identity.read_revocations(data, net)
     if vector['kind'] == 'service-key':
         return identity.read_service_key(data, net, now)
     key = unhex(vector['linkKey']) if 'linkKey' in vector else None
-    return identity.read_certificate(data, net, vector.get('role'), key, now)
+    revoked = identity.read_revocations(unhex(vector['revocations']), net) if 'revocations' in vector else None
+    return identity.read_certificate(data, net, vector.get('role'), key, now, revoked)
 
 
 def handshake(vector, stream, file):
@@ -192,8 +195,7 @@ JUDGES = *STREAMS, sealed_record, envelope, control, certificate, seal
 
 def concerns(vector):
     """Whether a client or worker has anything to do with it (SPEC 16)."""
-    return (vector.get('side') != 'acceptor' and vector.get('kind') != 'revocations' and 'revocations' not in vector
-            and vector.get('protocol_name', 'Noise_XX_').startswith('Noise_XX_'))
+    return vector.get('side') != 'acceptor' and vector.get('protocol_name', 'Noise_XX_').startswith('Noise_XX_')
 
 
 def main():

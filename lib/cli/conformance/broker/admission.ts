@@ -200,24 +200,27 @@ const revocations: readonly WrittenCase<Stand>[] = [
   }),
   good(
     'a newer list that names a node, then an older one that does not, by a broker',
-    'the link of that node is closed with UNAUTHORIZED and it is not admitted again; the older list changes nothing',
+    'the link of that node is closed with UNAUTHORIZED and it is not admitted again, other nodes are told; the older list changes nothing',
     async (stand) => {
       const identity = stand.admitted()
       const peer = await stand.join(identity)
-      const teller = await stand.join('broker')
+      const [teller, linked] = [await stand.join('broker'), await stand.join('client')]
       // Above any list that an operator counts up by one, and below the next run's.
       const version = Date.now()
       const entries = [{ name: identity.name, before: Date.now() }]
       const list = (number: number, names: typeof entries): Buffer =>
         signRevocations({ net: stand.subject.client.net, version: number, entries: names }, stand.authority)
-      teller.send(FrameType.REVOCATIONS, { payload: list(version, entries) })
+      const newer = list(version, entries)
+      const hears = (peer: Peer, what: string): Promise<unknown> =>
+        peer.next((frame) => frame.type === FrameType.REVOCATIONS && frame.payload.equals(newer), `the list ${what}`)
+      teller.send(FrameType.REVOCATIONS, { payload: newer })
+      await hears(linked, 'to a node that is linked')
       await peer.closed('UNAUTHORIZED')
       teller.send(FrameType.REVOCATIONS, { payload: list(version - 1, []) })
       await teller.alive()
       await turned(await stand.greet(identity))
-      await (await stand.join('client')).alive()
-      const other = await stand.join('broker')
-      await other.next(FrameType.REVOCATIONS, 'REVOCATIONS on a new link to a broker')
+      await hears(await stand.join('worker'), 'on a new link to a node')
+      await hears(await stand.join('broker'), 'on a new link to a broker')
     },
     { needs: ['broker', 'authority'] },
   ),

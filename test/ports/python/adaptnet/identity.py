@@ -18,20 +18,19 @@ PATTERN = re.compile(r'(?=.{1,%d}$)[A-Za-z0-9._-]*\*?' % LIMIT.SERVICE_BYTES_MAX
 MALFORMED, SIGNED_EXTRA = 'CERTIFICATE_MALFORMED', 66
 
 
-def read_signed(data, net, context, schema, keeps_rules, now_ms):
-    """The body of a signed record; keeps_rules() tells whether it is as its section says."""
+def read_signed(data, net, context, schema, keeps_rules, code=MALFORMED):
+    """The body of a signed record; keeps_rules() tells whether it is as its section says, `code` what it is if not."""
     signed = SCHEMAS['signed'].decode(data, MALFORMED, whole=True)
     try:
         signature = f'adaptnet {context} 1\0'.encode() + signed['body']
         Ed25519PublicKey.from_public_bytes(net).verify(signed['signature'], signature)
     except InvalidSignature:
         raise Failure('CERTIFICATE_FOREIGN') from None
-    body = SCHEMAS[schema].decode(signed['body'], MALFORMED, whole=True)
+    body = SCHEMAS[schema].decode(signed['body'], code, whole=True)
     if not keeps_rules(body):
-        raise Failure(MALFORMED)
+        raise Failure(code)
     if body['net'] != net:
         raise Failure('CERTIFICATE_FOREIGN')
-    check_time(body, now_ms)
     return body
 
 
@@ -41,13 +40,16 @@ def check_time(body, now_ms):
         raise Failure('CERTIFICATE_EXPIRED')
 
 
-def read_certificate(data, net, role=None, link_key=None, now_ms=None):
+def read_certificate(data, net, role=None, link_key=None, now_ms=None, revocations=None):
     def keeps_rules(body):
         patterns = body['serves'] + body['calls']
         return (len(data) <= SIGNED_EXTRA + LIMIT.CERTIFICATE_BYTES_MAX and NAME.fullmatch(body['name'])
                 and max(len(body['serves']), len(body['calls'])) <= LIMIT.PATTERNS_MAX
                 and all(PATTERN.fullmatch(pattern) for pattern in patterns))
-    body = read_signed(data, net, 'certificate', 'certificate', keeps_rules, now_ms)
+    body = read_signed(data, net, 'certificate', 'certificate', keeps_rules)
+    check_time(body, now_ms)
+    if is_revoked(body, revocations):
+        raise Failure('CERTIFICATE_REVOKED')
     if link_key is not None and body['linkKey'] != link_key:
         raise Failure('CERTIFICATE_STOLEN')
     if role is not None and not body['roles'] & role:
@@ -58,7 +60,21 @@ def read_certificate(data, net, role=None, link_key=None, now_ms=None):
 def read_service_key(data, net, now_ms=None):
     def keeps_rules(body):
         return SERVICE.fullmatch(body['service']) and body['epoch'] >= 1
-    return read_signed(data, net, 'service key', 'service-key', keeps_rules, now_ms)
+    body = read_signed(data, net, 'service key', 'service-key', keeps_rules)
+    check_time(body, now_ms)
+    return body
+
+
+def read_revocations(data, net):
+    def keeps_rules(body):
+        return (len(body['entries']) <= LIMIT.REVOCATIONS_MAX
+                and all(NAME.fullmatch(entry['name']) for entry in body['entries']))
+    return read_signed(data, net, 'revocations', 'revocations', keeps_rules, 'FRAME_MALFORMED')
+
+
+def is_revoked(certificate, revocations):
+    return any(entry['name'] == certificate['name'] and certificate['notBefore'] <= entry['before']
+               for entry in (revocations or {'entries': ()})['entries'])
 
 
 def covers(patterns, service):

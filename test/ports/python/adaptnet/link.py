@@ -11,7 +11,8 @@ VERSION = REGISTRY['version']['highest']
 MODES = REGISTRY['modes']
 KIND = REGISTRY['handshakeKinds']
 NODE, BROKER = REGISTRY['roles']['node'], REGISTRY['roles']['broker']
-FROM_BROKER = {*RELAYED, FRAME.GO_AWAY, FRAME.REGISTERED, FRAME.BROKERS, FRAME.SERVICE_KEYS}
+FROM_BROKER = {*RELAYED, FRAME.GO_AWAY, FRAME.REGISTERED, FRAME.BROKERS, FRAME.SERVICE_KEYS,
+               FRAME.REVOCATIONS}
 RAW_BYTES_MIN, REKEY_RECORDS = 1024, 1 << 20
 
 
@@ -23,7 +24,8 @@ def expect(condition, code='HANDSHAKE_FAILED'):
 class Link:
     """`events` gets ('open', peer) once, then ('frame', Frame); `failure` tells why the link is closed."""
 
-    def __init__(self, identity, mode='noise', ephemeral=None, now_ms=None):
+    def __init__(self, identity, mode='noise', ephemeral=None, now_ms=None, revocations=None):
+        self.revocations, self.certificate = revocations, None
         self.identity, self.mode, self.ephemeral, self.now_ms = identity, mode, ephemeral or os.urandom(32), now_ms
         self.takes = FROM_BROKER
         self.out, self.events, self.failure, self.peer, self.ended = bytearray(), [], None, None, False
@@ -124,8 +126,9 @@ class Link:
         expect(len(hello['addresses']) <= LIMIT.ADDRESSES_MAX)
         expect(hello['version'] == VERSION)
         expect(hello['role'] == BROKER, 'ROLE_REFUSED')
-        certificate = read_certificate(hello['certificate'], self.identity.net, BROKER, link_key, self.now_ms)
-        self.peer = f"{certificate['name']}/{hello['instance'].hex()}"
+        self.certificate = read_certificate(hello['certificate'], self.identity.net, BROKER, link_key, self.now_ms,
+                                            self.revocations)
+        self.peer = f"{self.certificate['name']}/{hello['instance'].hex()}"
 
     def _dial(self):
         preamble = b'ADAPTNET' + bytes([REGISTRY['version']['lowest'], VERSION, MODES[self.mode], 0])

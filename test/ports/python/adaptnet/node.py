@@ -5,7 +5,7 @@ import random
 import time
 
 from .codec import CODES, FRAME, LIMIT, SCHEMAS, Failure, read_route, write_envelope
-from .identity import Identity
+from .identity import Identity, is_revoked, read_revocations
 from .link import Link
 
 HANDSHAKE_S = LIMIT.HANDSHAKE_TIMEOUT_MS / 1000
@@ -21,7 +21,7 @@ class Connection:
 
     def __init__(self, node, reader, writer):
         self.node, self.reader, self.writer = node, reader, writer
-        self.link = Link(node.identity, node.mode)
+        self.link = Link(node.identity, node.mode, revocations=node.revocations)
         self.open, self.leaving, self.said_go_away = False, False, False
         self.suspect, self.requests, self.latency = False, 0, 0.0
         self.heard, self.pings, self.record_since = time.monotonic(), [], None
@@ -123,8 +123,9 @@ class Node:
     def __init__(self, identity, brokers, mode='noise'):
         self.identity = identity if isinstance(identity, Identity) else Identity.load(identity)
         self.mode, self.address, self.session, self.counter = mode, self.identity.address, os.urandom(8), 0
-        self.takes = {FRAME.BROKERS: self._brokers, FRAME.GO_AWAY: self._go_away, FRAME.REQUEST: self._refuse}
-        self.watchers, self.busy, self.links, self.leaving = [], [], {}, False
+        self.takes = {FRAME.BROKERS: self._brokers, FRAME.GO_AWAY: self._go_away, FRAME.REQUEST: self._refuse,
+                      FRAME.REVOCATIONS: self._revocations}
+        self.watchers, self.busy, self.links, self.leaving, self.revocations = [], [], {}, False, None
         self.brokers, self.known, self.dials = [broker.rsplit(':', 1) for broker in brokers], set(), []
 
     async def __aenter__(self):
@@ -189,6 +190,9 @@ class Node:
             pause = min(2 * pause, DIAL_MAX_S)
 
     def opened(self, connection):
+        if is_revoked(connection.link.certificate, self.revocations):
+            connection.open = False
+            raise Failure('CERTIFICATE_REVOKED')
         if connection.link.peer in self.links or self.leaving:
             connection.open = False
             raise Failure('BYE' if self.leaving else 'DUPLICATE_LINK')
@@ -216,6 +220,15 @@ class Node:
         body = {'code': CODES['NOT_STARTED'], 'retryAfter': 0, 'message': ''}
         connection.send(FRAME.REJECT, SCHEMAS['reject'].encode(body), write_envelope(
             id=self.id(), originalId=route['id'], receiver=route['sender'], sender=self.address))
+
+    def _revocations(self, connection, frame):
+        """SPEC 5.3: the newest list holds; brokers that it names are left."""
+        revocations = read_revocations(frame.payload, self.identity.net)
+        if self.revocations is None or revocations['version'] > self.revocations['version']:
+            self.revocations = revocations
+            for linked in list(self.links.values()):
+                if is_revoked(linked.link.certificate, revocations):
+                    linked.close('CERTIFICATE_REVOKED')
 
     def _brokers(self, connection, frame):
         for broker in SCHEMAS['brokers'].decode(frame.payload)['brokers'][:LIMIT.BROKERS_MAX]:
