@@ -6,7 +6,10 @@ import json
 import signal
 import sys
 
-from adaptnet import Client, Failure, Node, Worker, link
+from adaptnet import link
+from adaptnet.client import Client
+from adaptnet.codec import Failure
+from adaptnet.node import Node
 
 
 def tell(kind, **fields):
@@ -15,7 +18,6 @@ def tell(kind, **fields):
 
 async def client(node, plan):
     ends, wrong, started = collections.Counter(), 0, 0
-    caller = Client(node)
 
     def stop():
         plan['calls'] = min(plan['calls'], started + 200)
@@ -31,7 +33,7 @@ async def client(node, plan):
             if started == 200:
                 tell('loaded')
             try:
-                reply = await caller.call(plan['service'], payload, **plan['options'])
+                reply = await node.call(plan['service'], payload, **plan['options'])
                 ends['replied'] += 1
                 wrong += reply != hashlib.sha256(payload).digest()
             except Failure as failure:
@@ -39,33 +41,34 @@ async def client(node, plan):
                 if ends.total() == 1:
                     tell('failed', code=failure.code, message=failure.message)
     await asyncio.gather(*(caller_in_turn() for _ in range(plan['concurrency'])))
-    tell('done', asked=started, wrong=wrong, ends=ends)
+    return lambda: tell('done', asked=started, wrong=wrong, ends=ends)
 
 
 async def worker(node, plan):
     runs = collections.Counter()
 
-    async def handler(payload, job):
-        runs[job.id] += 1
+    async def handler(payload, request):
+        runs[request['id']] += 1
         if payload == b'fail':
             raise ValueError('no such thing')
         await asyncio.sleep(plan.get('work', 0.004))
         return payload if plan['service'] == 'echo' else hashlib.sha256(payload).digest()
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    await Worker(node).serve(plan['service'], handler, **plan.get('options', {}))
+    await node.serve(plan['service'], handler, **plan.get('options', {}))
     while len(node.links) < plan.get('links', 1):
         await asyncio.sleep(0.005)
     tell('serving', address=node.address)
     await stop.wait()
-    await node.close()
-    tell('done', runs=runs.total(), twice=sum(count > 1 for count in runs.values()))
+    return lambda: tell('done', runs=runs.total(), twice=sum(count > 1 for count in runs.values()))
 
 
 async def main(plan):
-    link.REKEY_RECORDS = plan.get('rekey', link.REKEY_RECORDS)
-    async with Node(plan['identity'], plan['brokers'], plan.get('mode', 'noise')) as node:
-        await {'client': client, 'worker': worker}[plan['role']](node, plan)
+    link.REKEY_S = plan.get("rekey", 1000 * link.REKEY_S) / 1000
+    role, act = {'client': (Client, client), 'worker': (Node, worker)}[plan['role']]
+    async with role(plan['identity'], plan['brokers'], plan.get('mode', 'noise')) as node:
+        done = await act(node, plan)
+    done()
 
 
 asyncio.run(main(json.loads(sys.argv[1])))

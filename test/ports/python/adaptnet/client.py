@@ -1,269 +1,135 @@
-"""SPEC 6.2: requests with retries, by brokers that may fail. Delivery is at-least-once or at-most-once."""
+"""SPEC 6.2: requests with retries, by brokers that may fail."""
 import asyncio
+import contextlib
+import json
+import os
 import random
 import time
+from types import SimpleNamespace
+from .codec import FLAG, FRAME, LIMIT, NAMES, REGISTRY, Failure, expect, read
+from .crypto import HALF_LEASE_MS, InvalidTag, Seal, holds, public_key, read_signed
+from .node import Node
 
-from .codec import FLAG, FRAME, LIMIT, NAMES, REGISTRY, SCHEMAS, Failure, read_route, write_envelope
-from .identity import read_service_key
-from .seal import REPLY, REQUEST_EXTRA, ClientSeal
+PAUSE_S, PAUSE_MAX_S, WAIT_S, CALLS_MAX = 0.02, 1, 0.02, 16384
+DELIVERIES, ELSEWHERE = REGISTRY['deliveries'], {'NO_WORKER', 'DRAINING', 'NOT_STARTED'}
+RETRIED = {*ELSEWHERE, 'BUSY', 'REQUEST_FORGED', 'REPLY_FORGED', 'WORKER_LOST', 'TIMEOUT', 'LINK_LOST'}
+NOT_RUN = {*ELSEWHERE, 'BUSY', 'REQUEST_FORGED', 'SEAL_REQUIRED', 'EXPIRED', 'NOT_PERMITTED', 'CANCELLED',
+           'TOO_LARGE', 'REJECTED'}
 
-BACKOFF_FIRST_S, BACKOFF_MAX_S, WAIT_S, IDLE_S = 0.02, 1, 0.05, 0.5
-OUTSTANDING_MAX, EARNED_MAX, RESERVE, RESERVE_PER_S = 16384, 1000, 64, 10
-DELIVERIES = {name: REGISTRY['deliveries'][name] for name in ('at-least-once', 'at-most-once')}
-NOTHING_STARTED = ('NO_WORKER', 'DRAINING', 'NOT_STARTED')
-FINAL = ('EXPIRED', 'NOT_PERMITTED', 'CANCELLED', 'TOO_LARGE', 'REJECTED', 'SEAL_REQUIRED')
-
-
-class Budget:
-    """What keeps a net that is down from being asked ever more often."""
-
-    def __init__(self):
-        self.earned, self.reserve, self.filled = 0.0, RESERVE, time.monotonic()
-
-    def earn(self):
-        self.earned = min(self.earned + 0.1, EARNED_MAX)
-
-    def take(self):
-        now = time.monotonic()
-        self.reserve, self.filled = min(RESERVE, self.reserve + RESERVE_PER_S * (now - self.filled)), now
-        from_earned, from_reserve = self.earned >= 1, self.earned < 1 <= self.reserve
-        self.earned -= from_earned
-        self.reserve -= from_reserve
-        return from_earned or from_reserve
-
-
-class Client:
-    def __init__(self, node):
-        self.node, self.calls, self.seals, self.budget = node, {}, {}, Budget()
-        self.answered, self.idle_since = {}, 0
-        node.takes.update({FRAME.REPLY: self._answer, FRAME.REJECT: self._answer, FRAME.SERVICE_KEYS: self._keys})
-        node.watchers.append(self._watch)
-        node.busy.append(lambda: self.calls)
-
-    async def call(self, service, payload=b'', **options):
-        """The reply; or a Failure: UNKNOWN if the request may have run, else the reason. The options are Call's."""
-        if self.node.leaving or len(self.calls) >= OUTSTANDING_MAX:
-            raise Failure('CLOSED' if self.node.leaving else 'BUSY')
-        counter = self.node.next_counter()
-        call = self.calls[counter] = Call(self, counter, service, payload, **options)
-        self.budget.earn()
+class Client(Node):
+    """`calls`: the requests that have not ended; `seals`: each service's newest key, and its seal."""
+    async def call(self, service, payload=b'', *, timeout=0.5, retries=None, deadline=2.0,
+                   delivery='at-least-once', seal='auto'):
+        """The reply; or a Failure: UNKNOWN if the request may have run, else the reason."""
+        expect(not self.leaving and len(self.calls) < CALLS_MAX, 'CLOSED' if self.leaving else 'BUSY')
+        expect(len(service.encode()) <= LIMIT.SERVICE_BYTES_MAX, 'INVALID_ARGUMENT')
+        receiver = service
+        if delivery == 'exactly-once':  # It is bound to a journal that its workers keep (SPEC 6.6, 6.7).
+            with contextlib.suppress(LookupError, TypeError, ValueError):
+                journals = json.loads(await self.call('$broker.journals', service.encode()))
+                receiver = f"{service}#{random.choice(journals)['journal']}"
+            expect(0 < len(receiver.encode()) - len(service) - 1 <= LIMIT.JOURNAL_BYTES_MAX, 'NO_WORKER')
+            deadline = min(deadline, HALF_LEASE_MS / 1000)
+        call = SimpleNamespace(
+            request={'id': next(self.ids), 'sender': self.address, 'receiver': receiver}, payload=payload,
+            timeout=deadline if delivery == 'at-most-once' else timeout, end=time.monotonic() + deadline,
+            retries=retries if retries is not None else LIMIT.RETRY_COUNT_MAX if '#' in receiver else 3,
+            delivery=DELIVERIES[delivery], setting=seal, seal=None, body=None, link=None, avoid=set(),
+            events=asyncio.Queue(), attempts=0, resume=0, backoff=PAUSE_S / 2, maybe_ran=False, forged=False)
+        self.calls[call.request['id']] = call
         try:
-            return await call.run()
-        except asyncio.CancelledError:
-            call.cancel()
-            raise
+            while True:
+                now = time.monotonic()
+                if not call.link and now >= call.end:
+                    self.fail(call)
+                if not call.link and now >= call.resume:
+                    self.attempt(call, now)
+                link, until = call.link, min(call.end, call.due if call.link else now + WAIT_S)
+                try:
+                    link, frame = await asyncio.wait_for(call.events.get(), until - now)
+                    return self.open(call, frame)
+                except (Failure, TimeoutError, InvalidTag, ValueError) as error:
+                    if link:
+                        self.judge(call, link, error)
         finally:
-            call.leave()
-            del self.calls[counter]
-            self.idle_since = time.monotonic()
-            asyncio.get_running_loop().call_later(IDLE_S, self._acknowledge)
+            del self.calls[call.request['id']]
+            for link in self.links.values():
+                link.calls.pop(call.request['id'], None)
 
-    def watermark(self):
-        """The lowest counter that has not ended. Counters grow, and a dict keeps the order of its keys."""
-        return next(iter(self.calls), self.node.counter + 1)
+    def attempt(self, call, now):
+        """Sends an attempt, if there is a link and a key for it."""
+        links = [link for link in self.links.values() if link.usable()]
+        if links and call.body is None:
+            record, seal = self.seals.get(call.request['receiver'].partition('#')[0], (None, None))
+            if call.setting != 'never' and record and holds(record):
+                call.seal, not_after = seal, round((time.time() + call.end - now) * 1000)
+                call.body = seal.seal_request(self.identity, call.request, call.payload, not_after)
+            elif call.setting != 'required':
+                call.body = call.payload
+            expect(len(call.body or b'') <= LIMIT.PAYLOAD_BYTES_MAX, 'TOO_LARGE')
+        if links and call.body is not None:
+            call.link, call.due = min(links, key=lambda link: (
+                link in call.avoid, link.suspect, len(link.calls), random.random())), now + call.timeout
+            call.link.calls[call.request['id']] = call
+            self.post(
+                call.link, FRAME.REQUEST, call.body, FLAG.SEALED if call.seal else 0, **call.request,
+                retryCount=call.attempts, possibleDuplicate=call.maybe_ran,
+                timeToLive=max(1, min(round((call.end - now) * 1000), LIMIT.TIME_TO_LIVE_MS_MAX)),
+                watermark=int.from_bytes(next(iter(self.calls))[8:], 'big'), delivery=call.delivery)
+            call.attempts += 1
 
-    def seal_for(self, service):
-        seal = self.seals.get(service)
-        return seal if seal and seal.holds() else None
+    def open(self, call, frame):
+        """The payload of a reply; a Failure is what else came, LINK_LOST if the link has broken."""
+        expect(frame, 'LINK_LOST')
+        if frame.type == FRAME.REJECT:
+            body = read('reject', frame.payload, 'INTERNAL')
+            code, call.pause = NAMES.get(body['code'], 'INTERNAL'), body['retryAfter'] / 1000
+            raise Failure('REPLY_FORGED' if call.seal and code == 'WORKER_ERROR' else code, body['message'])
+        expect(bool(frame.flags & FLAG.SEALED) == bool(call.seal), 'REPLY_FORGED')
+        reply = call.seal.open('reply', call.request, frame.payload) if call.seal else b'\0' + frame.payload
+        expect(reply, 'REPLY_FORGED')
+        expect(not reply[0], 'WORKER_ERROR', reply[1:].decode(errors='replace'))
+        return reply[1:]
 
-    def _keys(self, connection, frame):
-        for signed in SCHEMAS['service-keys'].decode(frame.payload)['keys'][:LIMIT.SERVICE_KEYS_MAX]:
-            try:
-                record = read_service_key(signed, self.node.identity.net)
-                kept = self.seals.get(record['service'])
-                if kept is None or record['epoch'] > kept.record['epoch']:
-                    self.seals[record['service']] = ClientSeal(record, self.node.identity, self.node.address)
-            except (Failure, ValueError):
-                continue  # What cannot be verified, or sealed to, is no fault of the link.
+    def judge(self, call, link, error):
+        """The table of what may come of an attempt."""
+        code = 'TIMEOUT' if isinstance(error, TimeoutError) else getattr(error, 'code', 'REPLY_FORGED')
+        expect(code != 'WORKER_ERROR', code, getattr(error, 'message', ''))
+        expect(code != 'UNCERTAIN', 'UNKNOWN')
+        call.forged |= code == 'REPLY_FORGED'
+        call.maybe_ran |= code in ('REPLY_FORGED', 'WORKER_LOST') or link is call.link and code not in NOT_RUN
+        if link is call.link:
+            link.suspect |= code == 'TIMEOUT'
+            call.avoid.add(link)
+            call.link, call.code, pause = None, code, call.pause if code == 'BUSY' else 0
+            others = any(other.usable() and other not in call.avoid for other in self.links.values())
+            if code == 'BUSY' or code in ELSEWHERE and not others:
+                call.avoid, call.backoff = {link}, min(2 * call.backoff, PAUSE_MAX_S)
+                pause = max(pause, call.backoff * random.uniform(0.5, 1.5))
+            call.resume = time.monotonic() + pause
+            call.retries -= not (others and code in ELSEWHERE)
+            over = call.retries < 0 or call.resume >= call.end or call.attempts > LIMIT.RETRY_COUNT_MAX
+            again = code in RETRIED or code == 'SEAL_REQUIRED' and call.seal
+            if over or not again or call.maybe_ran and call.delivery == DELIVERIES['at-most-once']:
+                self.fail(call)
 
-    def _acknowledge(self):
-        """Without requests that would tell it, the workers are told by two brokers what they may forget."""
-        if not self.calls and time.monotonic() - self.idle_since >= IDLE_S:
-            for worker, connection in self.answered.items():
-                others = [other for other in self.node.links.values() if other is not connection]
-                for link in [connection, *others[:1]]:
-                    link.send(FRAME.ACKNOWLEDGE, b'', write_envelope(
-                        id=self.node.id(), receiver=worker, sender=self.node.address, watermark=self.watermark()))
-            self.answered = {}
+    def fail(self, call):
+        expect(not call.forged, 'REPLY_FORGED')
+        expect(not call.maybe_ran, 'UNKNOWN')
+        expect(call.attempts or call.setting != 'required' or not self.links, 'SEAL_REQUIRED')
+        expect(call.attempts, 'NOT_SENT')
+        raise Failure('NOT_STARTED' if call.code == 'DRAINING' else call.code)
 
-    def _answer(self, connection, frame):
-        route, _ = read_route(frame.envelope)
-        session, counter = route['originalId'][:8], int.from_bytes(route['originalId'][8:], 'big')
-        if session == self.node.session and counter in self.calls:
-            self.answered[route['sender']] = connection
-            self.calls[counter].events.put_nowait((connection, frame))
+    def on_reply(self, link, frame, route):
+        if call := self.calls.get(route['originalId']):
+            call.events.put_nowait((link, frame))
+    on_reject = on_reply
 
-    def _watch(self, event, connection):
-        for call in self.calls.values():
-            if call.out is (connection if event == 'lost' else None):
-                call.events.put_nowait((connection, None))
-
-
-class Call:
-    """One request from its first attempt to its end: what its table in SPEC 6.2 says."""
-
-    def __init__(self, client, counter, service, payload, *, timeout=0.5, retries=3, deadline=2.0,
-                 delivery='at-least-once', headers=None, seal='auto'):
-        if delivery not in DELIVERIES:
-            raise Failure('INVALID_ARGUMENT', f'no delivery {delivery}')
-        self.client, self.node, self.id, self.service = client, client.node, client.node.id(counter), service
-        self.payload, self.retries, self.delivery, self.setting = payload, retries, delivery, seal
-        self.headers = [{'name': name, 'value': value} for name, value in (headers or {}).items()]
-        self.timeout, self.end = deadline if delivery == 'at-most-once' else timeout, time.monotonic() + deadline
-        self.events, self.body, self.seal, self.last = asyncio.Queue(), None, None, None
-        self.out, self.avoid, self.attempts, self.pauses, self.resume = None, set(), 0, 0, 0
-        self.maybe_ran = self.forged = self.owing = self.broke = False
-
-    async def run(self):
-        while True:
-            now = time.monotonic()
-            if now >= self.end:
-                self.maybe_ran |= self.out is not None
-                self.fail()
-            if self.out is None and now >= self.resume:
-                self.attempt(now)
-            until = self.sent + self.timeout if self.out else max(self.resume, now + WAIT_S)
-            try:
-                connection, frame = await asyncio.wait_for(self.events.get(), min(until, self.end) - now)
-            except asyncio.TimeoutError:
-                if self.out and time.monotonic() < self.end:
-                    self.maybe_ran = self.out.suspect = True
-                    self.retry()
-                continue
-            if frame is None:
-                self.lost(connection)
-            elif frame.type == FRAME.REJECT:
-                self.rejected(connection, frame)
-            elif (reply := self.replied(connection, frame)) is not None:
-                return reply
-
-    def attempt(self, now):
-        self.owing = self.owing and not self.client.budget.take()
-        connection = None if self.owing else self.choose()
-        if connection and self.body is None:
-            self.body = self.seal_once()
-        if connection and self.body is not None:
-            envelope = write_envelope(
-                id=self.id, receiver=self.service, sender=self.node.address, retryCount=self.attempts,
-                possibleDuplicate=self.maybe_ran, timeToLive=max(1, round((self.end - now) * 1000)),
-                watermark=self.client.watermark(), delivery=DELIVERIES[self.delivery], headers=self.headers)
-            if len(envelope) > LIMIT.ENVELOPE_BYTES_MAX:
-                raise Failure('TOO_LARGE')
-            self.out, self.sent = connection, now
-            self.attempts += 1
-            connection.requests += 1
-            connection.send(FRAME.REQUEST, self.body, envelope, FLAG.SEALED if self.seal else 0)
-
-    def choose(self):
-        """The cheaper of two taken at random from the best links: of those not to be avoided the ones that answer."""
-        usable = [connection for connection in self.node.links.values() if connection.usable]
-        ranks = [(connection in self.avoid, connection.suspect) for connection in usable]
-        best = [connection for connection, rank in zip(usable, ranks) if rank == min(ranks)]
-        return min(random.sample(best, min(2, len(best))), key=lambda c: (c.requests + 1) * c.latency, default=None)
-
-    def seal_once(self):
-        """What all attempts send, in the clear or sealed. None while a key has to be waited for."""
-        self.seal = self.client.seal_for(self.service) if self.setting != 'never' else None
-        extra = REQUEST_EXTRA + len(self.node.identity.certificate) if self.seal else 0
-        if len(self.payload) + extra > LIMIT.PAYLOAD_BYTES_MAX:
-            raise Failure('TOO_LARGE')
-        if self.seal:
-            not_after = round((time.time() + self.end - time.monotonic()) * 1000)
-            return self.seal.seal(self.id, self.node.address, self.service, self.payload, not_after)
-        return None if self.setting == 'required' else self.payload
-
-    def lost(self, connection):
-        if connection is self.out:
-            self.maybe_ran, first, self.broke = True, not self.broke, True
-            silent = connection.link.failure and connection.link.failure.code == 'PEER_SILENT'
-            self.again(paid=silent or not first)
-
-    def replied(self, connection, frame):
-        if connection is self.out:
-            connection.latency += 0.2 * (time.monotonic() - self.sent - connection.latency)
-        if bool(frame.flags & FLAG.SEALED) != bool(self.seal):
-            return self.forgery(connection)
-        if not self.seal:
-            return frame.payload
-        try:
-            kind, payload = self.seal.open(self.id, self.node.address, self.service, frame.payload)
-        except Failure:
-            return self.forgery(connection)
-        if kind != REPLY:
-            raise Failure('WORKER_ERROR', payload.decode(errors='replace'))
-        return payload
-
-    def forgery(self, connection):
-        """Somebody between here and the worker made the answer: it says nothing of what ran."""
-        self.forged = self.maybe_ran = True
-        if connection is self.out:
-            self.retry()
-
-    def rejected(self, connection, frame):
-        try:
-            body = SCHEMAS['reject'].decode(frame.payload)
-        except Failure:
-            body = {'code': None, 'message': '', 'retryAfter': 0}
-        code = NAMES.get(body['code'], 'INTERNAL')
-        if code == 'WORKER_ERROR' and self.seal:
-            return self.forgery(connection)
-        if code in ('WORKER_ERROR', 'UNCERTAIN'):
-            raise Failure('UNKNOWN' if code == 'UNCERTAIN' else code, body['message'])
-        self.maybe_ran |= code == 'WORKER_LOST'
-        if connection is not self.out:
-            return
-        self.last = code
-        if code in NOTHING_STARTED:
-            self.next_broker()
-        elif code == 'BUSY':
-            self.avoid = set()
-            self.retry(max(body['retryAfter'] / 1000, self.pause()))
-        elif code in ('WORKER_LOST', 'REQUEST_FORGED') or code == 'SEAL_REQUIRED' and self.seal:
-            self.retry()
-        else:
-            self.maybe_ran |= code not in FINAL
-            self.fail()
-
-    def next_broker(self):
-        self.avoid.add(self.out)
-        if any(connection.usable and connection not in self.avoid for connection in self.node.links.values()):
-            self.again(counted=False)
-        else:
-            self.retry(self.pause())
-            self.avoid = set()
-
-    def pause(self):
-        self.pauses += 1
-        return min(BACKOFF_FIRST_S * 2 ** (self.pauses - 1), BACKOFF_MAX_S) * random.uniform(0.5, 1.5)
-
-    def retry(self, pause=0.0):
-        self.again(pause, paid=True)
-
-    def again(self, pause=0.0, counted=True, paid=False):
-        self.avoid.add(self.out)
-        self.leave()
-        self.resume = time.monotonic() + pause
-        self.retries -= counted
-        if self.retries < 0 or self.attempts > LIMIT.RETRY_COUNT_MAX or self.resume >= self.end:
-            self.fail()
-        self.owing = paid and not self.client.budget.take()
-        if self.maybe_ran if self.delivery == 'at-most-once' else self.owing and not self.maybe_ran:
-            self.fail()
-
-    def leave(self):
-        if self.out:
-            self.out.requests -= 1
-            self.out = None
-
-    def fail(self):
-        if self.forged or self.maybe_ran:
-            raise Failure('REPLY_FORGED' if self.forged else 'UNKNOWN')
-        if not self.attempts:
-            raise Failure('SEAL_REQUIRED' if self.setting == 'required' and self.node.links else 'NOT_SENT')
-        scope = self.last and REGISTRY['errorCodes'][self.last]['scope']
-        raise Failure(self.last if scope == 'request' else 'NOT_STARTED')
-
-    def cancel(self):
-        if self.out:
-            self.out.send(FRAME.CANCEL, b'', write_envelope(
-                id=self.node.id(), originalId=self.id, receiver=self.service, sender=self.node.address))
+    def on_service_keys(self, link, frame, _):
+        for signed in read('service-keys', frame.payload)['keys'][:LIMIT.SERVICE_KEYS_MAX]:
+            with contextlib.suppress(Failure, ValueError):  # What cannot be used is no fault of the link.
+                record, secret = read_signed(signed, self.identity, 'service key'), os.urandom(32)
+                known, _ = self.seals.get(record['service'], ({'epoch': 0}, None))
+                if record['epoch'] > known['epoch']:
+                    head = record['epoch'].to_bytes(4, 'big') + public_key(secret)
+                    self.seals[record['service']] = record, Seal(secret, record['key'], head, record['key'])

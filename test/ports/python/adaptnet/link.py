@@ -1,145 +1,167 @@
-"""SPEC 3.1, 4: the dialling side of a connection, without IO. Bytes go in by feed() and come out in `out`."""
+"""SPEC 3, 4: the dialling side of a connection. What is not its own matter goes to `on_...` of its node."""
+import asyncio
 import os
 import struct
+import time
+from collections import namedtuple
+from .codec import CODES, FLAG, FRAME, LIMIT, NAMES, REGISTRY, Failure, Reader, expect, read, write
+from .crypto import ROLES, InvalidTag, handshake, read_signed
 
-from .codec import (CODES, FLAG, FRAME, LIMIT, NAMES, REGISTRY, RELAYED, SCHEMAS, Failure, Pump, read_frames,
-                    read_record, read_route, write_frame)
-from .identity import read_certificate
-from .noise import Handshake, open_record
+(LOWEST, HIGHEST), MODES, KIND = REGISTRY['version'].values(), REGISTRY['modes'], REGISTRY['handshakeKinds']
+FRAMES = {number: name for name, number in REGISTRY['frameTypes'].items()}
+TAKES = {'awaiting-welcome': {'WELCOME', 'CLOSE'},
+         'open': {name for name, row in REGISTRY['frames'].items() if row['to'].endswith(('node', 'any'))}}
+SEALED_MAX, RAW_MAX, RAW_BYTES_MIN = LIMIT.RECORD_SEALED_BYTES_MAX, LIMIT.RECORD_RAW_BYTES_MAX, 1024
+HANDSHAKE_S, RECORD_S, REKEY_S = LIMIT.HANDSHAKE_TIMEOUT_MS / 1000, LIMIT.RECORD_TIMEOUT_MS / 1000, 3300
+TICK_S = 0.05
+Frame = namedtuple('Frame', 'type flags envelope payload')
 
-VERSION = REGISTRY['version']['highest']
-MODES = REGISTRY['modes']
-KIND = REGISTRY['handshakeKinds']
-NODE, BROKER = REGISTRY['roles']['node'], REGISTRY['roles']['broker']
-FROM_BROKER = {*RELAYED, FRAME.GO_AWAY, FRAME.REGISTERED, FRAME.BROKERS, FRAME.SERVICE_KEYS,
-               FRAME.REVOCATIONS}
-RAW_BYTES_MIN, REKEY_RECORDS = 1024, 1 << 20
+class Link(asyncio.StreamReader):
+    """`failure`: the code that it was closed with; `leaving`: a side said GO_AWAY, `agreed`: the broker."""
+    def __init__(self, node):
+        super().__init__(SEALED_MAX + RAW_MAX)
+        self.node, self.state, self.ephemeral, self.calls = node, 'handshake', os.urandom(32), {}
+        self.failure = self.peer = self.transport = self.sending = self.receiving = None
+        self.leaving = self.agreed = self.suspect = False
+        self.silence, self.pings, self.waiting, self.stuck, self.keyed = 0, 0, 0, 0, time.monotonic()
 
-
-def expect(condition, code='HANDSHAKE_FAILED'):
-    if not condition:
-        raise Failure(code)
-
-
-class Link:
-    """`events` gets ('open', peer) once, then ('frame', Frame); `failure` tells why the link is closed."""
-
-    def __init__(self, identity, mode='noise', ephemeral=None, now_ms=None, revocations=None):
-        self.revocations, self.certificate = revocations, None
-        self.identity, self.mode, self.ephemeral, self.now_ms = identity, mode, ephemeral or os.urandom(32), now_ms
-        self.takes = FROM_BROKER
-        self.out, self.events, self.failure, self.peer, self.ended = bytearray(), [], None, None, False
-        self.state, self.sending, self.receiving = 'handshake', None, None
-        self.pump = Pump(self._run())
-
-    @property
-    def in_record(self):
-        """Whether a record has begun and not ended."""
-        return self.state != 'handshake' and (len(self.pump.buffer) > 0 or self.pump.need != 8)
-
-    def feed(self, data):
-        if self.failure:
-            return
+    async def run(self, host, port):
+        """Its whole life (SPEC 4.8)."""
         try:
-            self.pump.feed(data)
+            async with asyncio.timeout(HANDSHAKE_S):
+                connect = asyncio.get_running_loop().create_connection
+                self.transport, _ = await connect(lambda: asyncio.StreamReaderProtocol(self), host, port)
+                await self.shake_hands()
+            async with asyncio.timeout(HANDSHAKE_S):
+                while self.state != 'open':
+                    await self.take_record()
+            while not self.failure:
+                await self.take_record()
         except Failure as failure:
-            self.failure = failure
-            if self.state != 'handshake' and not self.ended:
-                self.close(failure)
+            self.close(failure.code)
+        except (InvalidTag, ValueError):
+            self.close('TAG_INVALID' if self.receiving else 'HANDSHAKE_FAILED')
+        except TimeoutError:
+            self.close('SLOW_WRITER' if self.state == 'open' else 'HANDSHAKE_TIMEOUT')
+        except (OSError, EOFError, OverflowError):
+            self.close('UNREACHABLE')
 
-    def close(self, failure):
-        """Says CLOSE; a code without a number is told as UNAUTHORIZED or INTERNAL (SPEC 5.4)."""
-        self.failure = failure
-        refused = failure.code.startswith(('CERTIFICATE_', 'ROLE_'))
-        code = CODES['UNAUTHORIZED' if refused else failure.code]
-        code = CODES['INTERNAL'] if code is None else code
-        self.send(FRAME.CLOSE, SCHEMAS['farewell'].encode({'code': code, 'message': failure.message}))
+    def feed_data(self, data):
+        """Any byte ends the silence (SPEC 4.7)."""
+        self.silence, self.pings, self.suspect = 0, 0, False
+        super().feed_data(data)
+
+    async def shake_hands(self):
+        """SPEC 4.1 to 4.4."""
+        me, mode, own = self.node.identity, self.node.mode, KIND[self.node.mode.upper()]
+        preamble = b'ADAPTNET' + bytes([LOWEST, HIGHEST, MODES[mode], 0])
+        hello = write('hello', {'version': HIGHEST, 'role': ROLES['node'], 'instance': self.node.instance,
+                                'payloadBytesMax': LIMIT.PAYLOAD_BYTES_MAX, 'certificate': me.certificate})
+        noise = handshake(preamble, me.linkSecret, self.ephemeral) if mode == 'noise' else None
+        first = next(noise) if noise else hello
+        self.transport.write(preamble + struct.pack('>BH', own, len(first)) + first)
+        kind, size = struct.unpack('>BH', await self.readexactly(3))
+        expect(kind in (own, KIND['REFUSAL']) and 0 < size <= LIMIT.HANDSHAKE_BYTES_MAX, 'HANDSHAKE_FAILED')
+        answer = await self.readexactly(size)
+        expect(kind == own, NAMES.get(answer[0], 'INTERNAL'))
+        key, answer = noise.send(answer) if noise else (None, answer)
+        got = read('hello', answer, 'HANDSHAKE_FAILED')
+        expect(got['version'] == HIGHEST and len(got['addresses']) <= LIMIT.ADDRESSES_MAX, 'HANDSHAKE_FAILED')
+        expect(got['role'] == ROLES['broker'], 'ROLE_REFUSED')
+        self.certificate = read_signed(got['certificate'], me, 'certificate', 'broker', key)
+        self.peer, self.state = f"{self.certificate['name']}/{got['instance'].hex()}", 'awaiting-welcome'
+        if noise:
+            third, (self.sending, self.receiving) = noise.send(hello)
+            self.transport.write(struct.pack('>BH', own, len(third)) + third)
+
+    async def take_record(self):
+        """SPEC 3.1, 4.5."""
+        header = await self.readexactly(1)
+        async with asyncio.timeout(RECORD_S) as limit:
+            header += await self.readexactly(7)
+            sealed, raw = struct.unpack('>II', header)
+            expect(sealed <= SEALED_MAX and raw <= RAW_MAX, 'RECORD_TOO_LARGE')
+            expect(sealed >= 16 or not self.receiving, 'RECORD_MALFORMED')
+            limit.reschedule(limit.when() + (sealed + raw) / 1024)
+            box, raws = await self.readexactly(sealed), await self.readexactly(raw)
+        self.take_frames(self.receiving.open(box, header) if self.receiving else box, raws)
+
+    def take_frames(self, sealed, raw):
+        """Those of a record, each judged in the order of SPEC 3.2."""
+        frames, raws = Reader(sealed, 'RECORD_MALFORMED'), Reader(raw, 'RECORD_MALFORMED')
+        while frames.left:
+            kind, flags, envelope, payload = struct.unpack('>BBHI', frames.take(8))
+            asks, name = kind in (FRAME.REQUEST, FRAME.REPLY), FRAMES.get(kind)
+            most = LIMIT.PAYLOAD_BYTES_MAX if asks else LIMIT.CONTROL_BYTES_MAX
+            expect(envelope <= LIMIT.ENVELOPE_BYTES_MAX and payload <= most, 'FRAME_TOO_LARGE')
+            in_clear = flags & FLAG.RAW and not (asks and flags & FLAG.SEALED)
+            expect(not (self.receiving and in_clear), 'FRAME_MALFORMED')
+            envelope, payload = frames.take(envelope), (raws if flags & FLAG.RAW else frames).take(payload)
+            if name or self.state != 'open':
+                expect(name in TAKES[self.state], 'FRAME_UNEXPECTED')
+                expect(name != 'REKEY' or not frames.left, 'FRAME_MALFORMED')
+                self.take_frame(name, Frame(kind, flags, envelope, payload))
+            else:
+                expect(flags & FLAG.OPTIONAL, 'FRAME_UNKNOWN')
+        expect(not raws.left, 'RECORD_MALFORMED')
+
+    def take_frame(self, name, frame):
+        if name in ('CLOSE', 'GO_AWAY'):
+            code = NAMES.get(read('farewell', frame.payload)['code'], 'INTERNAL')
+            if name == 'CLOSE':
+                self.failure = code
+                raise Failure(code)
+            self.go_away()
+            self.agreed = True
+        elif name == 'REKEY':
+            expect(self.receiving, 'FRAME_UNEXPECTED')
+            self.receiving.rekey()
+        elif name == 'PING':
+            self.send(FRAME.PONG, frame.payload)
+        else:
+            route = frame.type <= FRAME.ACKNOWLEDGE and read('route', frame.envelope, 'ENVELOPE_MALFORMED')
+            getattr(self.node, f'on_{name.lower()}', lambda *_: None)(self, frame, route)
 
     def send(self, kind, payload=b'', envelope=b'', flags=0):
-        if flags & FLAG.SEALED and len(payload) >= RAW_BYTES_MIN:
-            flags |= FLAG.RAW
-        sealed, raw = write_frame(kind, payload, envelope, flags)
-        header = struct.pack('>II', len(sealed) + (16 if self.sending else 0), len(raw))
-        self.out += header + (self.sending.seal(sealed, header) if self.sending else sealed) + raw
-        if self.sending and self.sending.number % REKEY_RECORDS == 0:
-            self.rekey()
+        """A frame in a record of its own (SPEC 3.1, 3.2)."""
+        if not self.failure:
+            raw = payload if flags & FLAG.SEALED and len(payload) >= RAW_BYTES_MIN else b''
+            head = struct.pack('>BBHI', kind, flags | (FLAG.RAW if raw else 0), len(envelope), len(payload))
+            part = head + envelope + (b'' if raw else payload)
+            header = struct.pack('>II', len(part) + (16 if self.sending else 0), len(raw))
+            self.transport.write(header + (self.sending.seal(part, header) if self.sending else part) + raw)
 
-    def rekey(self):
-        if self.sending:
+    def go_away(self):
+        if not self.leaving:
+            self.leaving = True
+            self.send(FRAME.GO_AWAY, write('farewell', {'code': CODES['DRAINING']}))
+
+    def close(self, code, reset=False):
+        """Says why, if somebody can hear it (SPEC 4.6, 5.4)."""
+        told = CODES['UNAUTHORIZED' if code.startswith('CERTIFICATE') else code]
+        if self.state in TAKES and told is not None:
+            self.send(FRAME.CLOSE, write('farewell', {'code': told}))
+        self.failure = self.failure or code
+        if self.transport:
+            self.transport.abort() if reset else self.transport.close()
+
+    def usable(self):
+        waiting = self.transport.get_write_buffer_size()
+        return not (self.failure or self.leaving or waiting > LIMIT.LINK_PAUSE_BYTES)
+
+    def tick(self):
+        """What time brings about (SPEC 4.5, 4.7, 4.8); while this process stands still nobody is silent."""
+        waiting, before = self.transport.get_write_buffer_size(), self.waiting
+        self.silence, self.waiting = self.silence + TICK_S, waiting
+        self.stuck = self.stuck + TICK_S if waiting >= before > 0 else 0
+        if self.sending and time.monotonic() - self.keyed > REKEY_S:
             self.send(FRAME.REKEY)
             self.sending.rekey()
-
-    def _run(self):
-        """The whole life of the connection, as a reader of what comes."""
-        yield from self._dial()
-        yield from self.read_records()
-
-    def read_records(self):
-        while True:
-            header, sealed, raw = yield from read_record()
-            sealed = open_record(self.receiving, header, sealed) if self.receiving else sealed
-            for frame in read_frames(sealed, raw, self.mode):
-                self._frame(frame)
-
-    def _frame(self, frame):
-        if frame.type == FRAME.CLOSE:
-            code = SCHEMAS['farewell'].decode(frame.payload)['code']
-            self.ended = True
-            raise Failure(NAMES.get(code, 'INTERNAL'))
-        if self.state == 'awaiting-welcome':
-            expect(frame.type == FRAME.WELCOME, 'FRAME_UNEXPECTED')
-            self.state = 'open'
-            self.events.append(('open', self.peer))
-        elif frame.type == FRAME.REKEY and self.mode == 'noise':
-            self.receiving.rekey()
-        elif frame.type == FRAME.PING:
-            self.send(FRAME.PONG, frame.payload)
-        elif frame.type != FRAME.PONG:
-            expect(frame.type in self.takes, 'FRAME_UNEXPECTED')
-            if frame.type in RELAYED:
-                read_route(frame.envelope)
-            elif frame.type == FRAME.GO_AWAY:
-                SCHEMAS['farewell'].decode(frame.payload)
-            self.events.append(('frame', frame))
-
-    def _message(self, kind, body):
-        self.out += struct.pack('>BH', kind, len(body)) + body
-
-    def _read_message(self):
-        kind, length = struct.unpack('>BH', (yield 3))
-        own = KIND['NOISE' if self.mode == 'noise' else 'PLAIN']
-        expect(length <= LIMIT.HANDSHAKE_BYTES_MAX and kind in (own, KIND['REFUSAL']))
-        body = yield length
-        if kind == own:
-            return body
-        expect(length >= 3)
-        raise Failure(NAMES.get(body[0], 'INTERNAL'))
-
-    def _hello(self):
-        me = self.identity
-        return SCHEMAS['hello'].encode({
-            'version': VERSION, 'role': NODE, 'instance': me.instance, 'features': 0, 'addresses': [],
-            'payloadBytesMax': LIMIT.PAYLOAD_BYTES_MAX, 'certificate': me.certificate})
-
-    def _admit(self, data, link_key=None):
-        hello = SCHEMAS['hello'].decode(data, 'HANDSHAKE_FAILED')
-        expect(len(hello['addresses']) <= LIMIT.ADDRESSES_MAX)
-        expect(hello['version'] == VERSION)
-        expect(hello['role'] == BROKER, 'ROLE_REFUSED')
-        self.certificate = read_certificate(hello['certificate'], self.identity.net, BROKER, link_key, self.now_ms,
-                                            self.revocations)
-        self.peer = f"{self.certificate['name']}/{hello['instance'].hex()}"
-
-    def _dial(self):
-        preamble = b'ADAPTNET' + bytes([REGISTRY['version']['lowest'], VERSION, MODES[self.mode], 0])
-        self.out += preamble
-        if self.mode == 'plain':
-            self._message(KIND['PLAIN'], self._hello())
-            self._admit((yield from self._read_message()))
-        else:
-            noise = Handshake(True, preamble, self.identity.secret, self.ephemeral)
-            self._message(KIND['NOISE'], noise.write(b''))
-            self._admit(noise.read((yield from self._read_message())), noise.theirs['s'])
-            self._message(KIND['NOISE'], noise.write(self._hello()))
-            self.sending, self.receiving = noise.ciphers()
-        self.state = 'awaiting-welcome'
+            self.keyed = time.monotonic()
+        if waiting > LIMIT.LINK_SEND_BYTES_MAX or self.stuck > LIMIT.SLOW_READER_MS / 1000:
+            self.close('SLOW_READER', reset=True)
+        elif self.silence >= (LIMIT.KEEPALIVE_BUSY_MS if self.calls else LIMIT.KEEPALIVE_IDLE_MS) / 1000:
+            self.silence, self.pings = 0, self.pings + 1
+            self.send(FRAME.PING, os.urandom(8))
+            if self.pings > 2:
+                self.close('PEER_SILENT', reset=True)

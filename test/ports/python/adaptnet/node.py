@@ -1,238 +1,202 @@
-"""SPEC 4.6, 4.7, 7.1: links to every broker that is known, on asyncio. What they carry is the matter of the roles."""
+"""SPEC 4.6, 6.1, 6.5, 7.1: a process in the net: its links to all brokers that it knows, and its services."""
 import asyncio
+import contextlib
+import itertools
 import os
 import random
 import time
+from types import SimpleNamespace
+from .codec import CODES, FLAG, FRAME, LIMIT, NAMES, REGISTRY, Failure, expect, read, write
+from .crypto import ServiceKeys, is_revoked, load_identity, read_signed
+from .link import TICK_S, Link
 
-from .codec import CODES, FRAME, LIMIT, SCHEMAS, Failure, read_route, write_envelope
-from .identity import Identity, is_revoked, read_revocations
-from .link import Link
+PAUSE_FIRST_S, PAUSE_MAX_S, ALIAS_S, DRAIN_S, DIALS_MAX = 0.05, 0.5, 30, 30, 128
+ANSWERS_MAX, SESSIONS_MAX, MESSAGE_MAX, REPLY_EXTRA = 4096, 65536, 1024, 41
+ALIVE, EXACTLY_ONCE = REGISTRY['brokerStates']['alive'], REGISTRY['deliveries']['exactly-once']
 
-HANDSHAKE_S = LIMIT.HANDSHAKE_TIMEOUT_MS / 1000
-DIAL_FIRST_S, DIAL_MAX_S, ALIAS_S = 0.05, 0.5, 30
-TICK_S, REKEY_S = 0.05, 3300
-DRAIN_S = 30
-DIALS_MAX = 2 * LIMIT.BROKERS_MAX
-ALIVE = 1
-
-
-class Connection:
-    """A link on its socket, and what is known of the broker behind it."""
-
-    def __init__(self, node, reader, writer):
-        self.node, self.reader, self.writer = node, reader, writer
-        self.link = Link(node.identity, node.mode, revocations=node.revocations)
-        self.open, self.leaving, self.said_go_away = False, False, False
-        self.suspect, self.requests, self.latency = False, 0, 0.0
-        self.heard, self.pings, self.record_since = time.monotonic(), [], None
-        self.key_since = self.heard
-
-    @property
-    def usable(self):
-        waiting = self.writer.transport.get_write_buffer_size()
-        return self.open and not self.leaving and waiting <= LIMIT.LINK_PAUSE_BYTES
-
-    def send(self, kind, payload=b'', envelope=b'', flags=0):
-        if not self.link.failure:
-            self.link.send(kind, payload, envelope, flags)
-            self.flush()
-
-    def flush(self):
-        if self.link.out:
-            self.writer.write(bytes(self.link.out))
-            self.link.out.clear()
-
-    def close(self, code, reset=False):
-        self.link.close(Failure(code))
-        self.flush()
-        self.writer.transport.abort() if reset else self.writer.close()
-
-    def go_away(self):
-        if self.open and not self.said_go_away:
-            self.said_go_away = True
-            self.send(FRAME.GO_AWAY, SCHEMAS['farewell'].encode({'code': CODES['DRAINING'], 'message': ''}))
-
-    async def run(self):
-        watch = asyncio.create_task(self._watch())
-        try:
-            self.flush()
-            while not self.link.failure and (data := await self.reader.read(1 << 18)):
-                self.heard, self.pings, self.suspect = time.monotonic(), [], False
-                self.link.feed(data)
-                self._take_events()
-                self.flush()
-                self.record_since = self.heard if self.link.in_record else None
-        finally:
-            watch.cancel()
-            self.writer.close()
-            if self.open:
-                self.open = False
-                self.node.lost(self)
-
-    def _take_events(self):
-        events, self.link.events = self.link.events, []
-        try:
-            for kind, value in events:
-                if kind == 'open':
-                    self.open = True
-                    self.node.opened(self)
-                else:
-                    self.node.take(self, value)
-        except Failure as failure:
-            self.link.close(failure)
-
-    async def _watch(self):
-        """Keepalive, and the time that a handshake and a record may take."""
-        last, state = time.monotonic(), None
-        while True:
-            await asyncio.sleep(TICK_S)
-            now = time.monotonic()
-            stopped, last = now - last > 4 * TICK_S, now
-            if self.link.state != state:
-                state, since = self.link.state, now
-            if not self.open:
-                if now - since > HANDSHAKE_S and state == 'awaiting-welcome':
-                    return self.close('HANDSHAKE_TIMEOUT')
-                if now - since > HANDSHAKE_S:
-                    return self.writer.transport.abort()
-                continue
-            if self.record_since and now - self.record_since > self._record_time():
-                return self.close('SLOW_WRITER')
-            if self.writer.transport.get_write_buffer_size() > LIMIT.LINK_SEND_BYTES_MAX:
-                return self.close('SLOW_READER', reset=True)
-            if now - self.key_since > REKEY_S:
-                self.key_since = now
-                self.link.rekey()
-                self.flush()
-            interval = (LIMIT.KEEPALIVE_BUSY_MS if self.requests else LIMIT.KEEPALIVE_IDLE_MS) / 1000
-            if stopped:  # Whoever stood still reads first what has come meanwhile.
-                self.heard, self.pings = now, []
-            elif self.pings and now - self.pings[0] >= 2 * interval and now - self.heard >= 3 * interval:
-                return self.close('PEER_SILENT', reset=True)
-            elif now - (self.pings[-1] if self.pings else self.heard) >= interval:
-                self.pings.append(now)
-                self.send(FRAME.PING, os.urandom(8))
-
-    def _record_time(self):
-        return LIMIT.RECORD_TIMEOUT_MS / 1000 + (len(self.link.pump.buffer) + self.link.pump.need) / 1024
-
+def rejection(code, message=''):
+    return FRAME.REJECT, write('reject', {'code': CODES[code], 'message': message})
 
 class Node:
-    """A process in the net. A role adds what it takes to `takes` and `watchers`, and to `busy` whether it works."""
-
+    """`jobs`: requests that wait or run, `answers`: those of others, oldest first, both by sender and id."""
     def __init__(self, identity, brokers, mode='noise'):
-        self.identity = identity if isinstance(identity, Identity) else Identity.load(identity)
-        self.mode, self.address, self.session, self.counter = mode, self.identity.address, os.urandom(8), 0
-        self.takes = {FRAME.BROKERS: self._brokers, FRAME.GO_AWAY: self._go_away, FRAME.REQUEST: self._refuse,
-                      FRAME.REVOCATIONS: self._revocations}
-        self.watchers, self.busy, self.links, self.leaving, self.revocations = [], [], {}, False, None
-        self.brokers, self.known, self.dials = [broker.rsplit(':', 1) for broker in brokers], set(), []
+        self.identity, self.brokers, self.mode = load_identity(identity), brokers, mode
+        self.instance, session = os.urandom(4), os.urandom(8)
+        self.ids = (session + counter.to_bytes(8, 'big') for counter in itertools.count(1))
+        self.address = f'{self.identity.name}/{self.instance.hex()}'
+        self.links, self.known, self.tasks, self.leaving = {}, set(), [], False
+        self.services, self.sessions, self.jobs, self.answers, self.calls, self.seals = ({} for _ in range(6))
 
     async def __aenter__(self):
-        for host, port in self.brokers:
-            self._dial([(host.strip('[]'), int(port))])
+        self.tasks.append(asyncio.create_task(self.tick()))
+        for host, _, port in (broker.rpartition(':') for broker in self.brokers):
+            self.dial([(host.strip('[]'), int(port))])
         return self
 
     async def __aexit__(self, *_):
-        await self.close()
+        """Leaves (SPEC 4.6): takes its services back, waits for what is under way, and says goodbye."""
+        self.leaving, end, links = True, time.monotonic() + DRAIN_S, self.links.values()
+        for name in list(self.services):
+            self.withdraw(name)
+        while time.monotonic() < end and (self.jobs or self.calls):
+            await asyncio.sleep(TICK_S)
+        for link in links:
+            link.go_away()
+        while time.monotonic() < end and not all(link.agreed for link in links):
+            await asyncio.sleep(TICK_S)
+        for link in links:
+            link.close('BYE')
+        await asyncio.wait(self.tasks, timeout=1)
 
-    def next_counter(self):
-        self.counter += 1
-        return self.counter
+    async def tick(self):
+        while self.links or not self.leaving:
+            await asyncio.sleep(TICK_S)
+            for link in self.links.values():
+                link.tick()
 
-    def id(self, counter=None):
-        return self.session + (counter or self.next_counter()).to_bytes(8, 'big')
-
-    async def close(self, drain_s=DRAIN_S):
-        """Leaves: nothing new, an end to what is under way, then BYE."""
-        self.leaving = True
-        for connection in self.links.values():
-            connection.go_away()
-        end = time.monotonic() + drain_s
-        while not self._done() and time.monotonic() < end:
-            await asyncio.sleep(TICK_S / 5)
-        connections = list(self.links.values())
-        for connection in connections:
-            connection.close('BYE')
-        await asyncio.gather(*(connection.writer.wait_closed() for connection in connections), return_exceptions=True)
-        for task in self.dials:
-            task.cancel()
-        await asyncio.gather(*self.dials, return_exceptions=True)
-
-    def _done(self):
-        """Whether nothing is under way, and no broker may still have sent something (SPEC 4.6)."""
-        return not any(busy() for busy in self.busy) and all(link.leaving for link in self.links.values())
-
-    def _dial(self, places):
-        if places and self.known.isdisjoint(places) and len(self.dials) < DIALS_MAX:
+    def dial(self, places):
+        if places and self.known.isdisjoint(places) and len(self.tasks) < DIALS_MAX:
             self.known.update(places)
-            self.dials.append(asyncio.create_task(self._keep(places)))
+            self.tasks.append(asyncio.create_task(self.keep(places)))
 
-    async def _keep(self, places):
-        """Dials a broker for as long as the node runs: at the address that answered last, else at the next one."""
-        pause = DIAL_FIRST_S
+    async def keep(self, places):
+        """Dials a broker as long as the node runs, at the address that answered last or else the next."""
+        pause = 0
         while not self.leaving:
-            connection = None
-            try:
-                reader, writer = await asyncio.wait_for(asyncio.open_connection(*places[0]), HANDSHAKE_S)
-                connection = Connection(self, reader, writer)
-                await connection.run()
-            except (OSError, asyncio.TimeoutError):
-                pass
-            failure = connection and connection.link.failure
-            if failure and failure.code == 'DUPLICATE_LINK':
-                pause = ALIAS_S
-            elif connection and connection.link.state == 'open':
-                pause = DIAL_FIRST_S
-            else:
-                places = places[1:] + places[:1]
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(2 * pause, DIAL_MAX_S)
+            link = Link(self)
+            await link.run(*places[0])
+            if self.links.get(link.peer) is link:
+                del self.links[link.peer]
+            for call in link.calls.values():
+                call.events.put_nowait((link, None))
+            if link.state == 'open':
+                pause = ALIAS_S if link.failure == 'DUPLICATE_LINK' else PAUSE_FIRST_S
+            else:
+                places, pause = places[1:] + places[:1], min(2 * pause + PAUSE_FIRST_S, PAUSE_MAX_S)
 
-    def opened(self, connection):
-        if is_revoked(connection.link.certificate, self.revocations):
-            connection.open = False
-            raise Failure('CERTIFICATE_REVOKED')
-        if connection.link.peer in self.links or self.leaving:
-            connection.open = False
-            raise Failure('BYE' if self.leaving else 'DUPLICATE_LINK')
-        self.links[connection.link.peer] = connection
-        for watcher in self.watchers:
-            watcher('opened', connection)
+    def on_welcome(self, link, frame, _):
+        link.state = 'open'
+        expect(not self.leaving, 'BYE')
+        expect(not is_revoked(link.certificate, self.identity), 'CERTIFICATE_REVOKED')
+        expect(link.peer not in self.links, 'DUPLICATE_LINK')
+        self.links[link.peer] = link
+        for service in self.services.values():
+            link.send(FRAME.REGISTER, service.body)
 
-    def lost(self, connection):
-        if self.links.get(connection.link.peer) is connection:
-            del self.links[connection.link.peer]
-            for watcher in self.watchers:
-                watcher('lost', connection)
+    def on_revocations(self, link, frame, _):
+        me, news = self.identity, read_signed(frame.payload, self.identity, 'revocations')
+        if news['version'] > me.revision:
+            me.revision, me.revoked = news['version'], news['entries']
+            for other in (other for other in self.links.values() if is_revoked(other.certificate, me)):
+                other.close('CERTIFICATE_REVOKED')
 
-    def take(self, connection, frame):
-        if frame.type in self.takes:
-            self.takes[frame.type](connection, frame)
-
-    def _go_away(self, connection, frame):
-        connection.leaving = True
-        connection.go_away()
-
-    def _refuse(self, connection, frame):
-        """What a node does that serves nothing (SPEC 6.5)."""
-        route, _ = read_route(frame.envelope)
-        body = {'code': CODES['NOT_STARTED'], 'retryAfter': 0, 'message': ''}
-        connection.send(FRAME.REJECT, SCHEMAS['reject'].encode(body), write_envelope(
-            id=self.id(), originalId=route['id'], receiver=route['sender'], sender=self.address))
-
-    def _revocations(self, connection, frame):
-        """SPEC 5.3: the newest list holds; brokers that it names are left."""
-        revocations = read_revocations(frame.payload, self.identity.net)
-        if self.revocations is None or revocations['version'] > self.revocations['version']:
-            self.revocations = revocations
-            for linked in list(self.links.values()):
-                if is_revoked(linked.link.certificate, revocations):
-                    linked.close('CERTIFICATE_REVOKED')
-
-    def _brokers(self, connection, frame):
-        for broker in SCHEMAS['brokers'].decode(frame.payload)['brokers'][:LIMIT.BROKERS_MAX]:
+    def on_brokers(self, link, frame, _):
+        for broker in read('brokers', frame.payload)['brokers'][:LIMIT.BROKERS_MAX]:
             address = f"{broker['name']}/{broker['instance'].hex()}"
             if broker['state'] == ALIVE and address not in self.links:
                 places = sorted(broker['addresses'][:LIMIT.ADDRESSES_MAX], key=lambda place: place['zone'])
-                self._dial([(place['host'], place['port']) for place in places])
+                self.dial([(place['host'], place['port']) for place in places])
+
+    def post(self, link, kind, payload=b'', flags=0, **envelope):
+        body = write('envelope', {'id': next(self.ids), 'sender': self.address, **envelope})
+        link.send(kind, payload, body, flags)
+
+    async def serve(self, name, handler, concurrency=64, keys=None, sealed_only=False):
+        """Returns when a broker has taken it. `handler`: async (payload, request); `keys`: a file's path."""
+        expect(not self.leaving, 'CLOSED')
+        keys = keys and ServiceKeys(keys, name, self.identity)
+        body = {'service': name, 'concurrency': concurrency, 'serviceKey': keys and keys.record}
+        self.services[name] = service = SimpleNamespace(
+            handler=handler, concurrency=concurrency, keys=keys, sealed_only=sealed_only, active=0,
+            body=write('register', body), places=asyncio.Semaphore(concurrency), taken=asyncio.Future())
+        for link in (each for each in self.links.values() if not each.leaving):
+            link.send(FRAME.REGISTER, service.body)
+        if (code := await service.taken) != 'BYE':
+            self.withdraw(name)
+            raise Failure(code)
+
+    def withdraw(self, name):
+        """Serves it no more (SPEC 6.1)."""
+        for link in self.links.values():
+            link.send(FRAME.UNREGISTER, write('register', {'service': name}))
+        del self.services[name]
+
+    def on_registered(self, link, frame, _):
+        body = read('registered', frame.payload)
+        service, code = self.services.get(body['service']), NAMES.get(body['code'], 'INTERNAL')
+        if service and code != 'DRAINING' and not service.taken.done():
+            service.taken.set_result(code)
+
+    def on_request(self, link, frame, route):
+        """The order is that of SPEC 6.5."""
+        try:
+            request = read('envelope', frame.envelope, 'REJECTED')
+            key, mark = (request['sender'], request['id']), self.heard(request)
+            if job := self.jobs.get(key):
+                job.links = [link, *(other for other in job.links if other is not link)]
+                return
+            if key in self.answers:
+                return self.post(link, *self.answers[key], originalId=key[1], receiver=key[0])
+            expect(int.from_bytes(request['id'][8:], 'big') >= mark, 'EXPIRED')
+            service, sealed = self.services.get(request['receiver']), frame.flags & FLAG.SEALED
+            expect(service and request['delivery'] != EXACTLY_ONCE, 'NOT_STARTED')
+            expect(request['timeToLive'], 'EXPIRED')
+            expect(service.active < service.concurrency * (1 + len(self.links)), 'BUSY')
+            expect(sealed or not service.sealed_only, 'SEAL_REQUIRED')
+            expect(service.keys or not sealed, 'NOT_STARTED')
+            payload, seal = service.keys.open(request, frame.payload) if sealed else (frame.payload, None)
+        except Failure as failure:
+            return self.post(link, *rejection(failure.code), originalId=route['id'], receiver=route['sender'])
+        self.jobs[key] = job = SimpleNamespace(service=service, request=request, seal=seal, links=[link])
+        job.task = asyncio.create_task(self.run(key, job, payload))
+        service.active += 1
+
+    async def run(self, key, job, payload):
+        """Cancelling its handler tells it that the time is over, or that its client does not wait."""
+        end = time.monotonic() + min(job.request['timeToLive'], LIMIT.TIME_TO_LIVE_MS_MAX) / 1000
+        refusal = 'EXPIRED'
+        try:
+            async with asyncio.timeout_at(end), job.service.places:
+                expect(time.monotonic() < end, 'EXPIRED')
+                refusal = None
+                body = b'\0' + await job.service.handler(payload, job.request)
+            expect(len(body) - 1 <= LIMIT.PAYLOAD_BYTES_MAX - (REPLY_EXTRA if job.seal else 0), 'TOO_LARGE')
+        except (Exception, asyncio.CancelledError) as error:
+            body = b'\1' + str(error)[:MESSAGE_MAX].encode(errors='replace')
+            refusal = refusal and ('CANCELLED' if isinstance(error, asyncio.CancelledError) else refusal)
+        if refusal:
+            answer = rejection(refusal)
+        elif job.seal:
+            answer = FRAME.REPLY, job.seal.seal('reply', job.request, body), FLAG.SEALED
+        elif body[0]:
+            answer = rejection('WORKER_ERROR', body[1:].decode())
+        else:
+            answer = FRAME.REPLY, body[1:]
+        del self.jobs[key]
+        job.service.active -= 1
+        for link in job.links:
+            self.post(link, *answer, originalId=key[1], receiver=key[0])
+        if not refusal:
+            self.answers[key] = answer
+        if len(self.answers) > ANSWERS_MAX:
+            del self.answers[next(iter(self.answers))]
+
+    def heard(self, request):
+        """Keeps the highest watermark of a session, and forgets the answers below it."""
+        session = request['sender'], request['id'][:8]
+        known = self.sessions.pop(session, 0)
+        mark = self.sessions[session] = max(known, request['watermark'])
+        for counter in range(max(known, mark - ANSWERS_MAX), mark):
+            self.answers.pop((session[0], session[1] + counter.to_bytes(8, 'big')), None)
+        if len(self.sessions) > SESSIONS_MAX:
+            del self.sessions[next(iter(self.sessions))]
+        return mark
+
+    def on_cancel(self, link, frame, route):
+        if job := self.jobs.get((route['sender'], route['originalId'])):
+            asyncio.get_running_loop().call_soon(job.task.cancel)  # Behind the first step of its task.
+
+    def on_acknowledge(self, link, frame, route):
+        with contextlib.suppress(Failure):
+            self.heard(read('envelope', frame.envelope))
