@@ -207,15 +207,20 @@ def certificate(vector, stream, file):
         return crypto.read_signed(data, reader, kind, roles.get(vector.get('role')), key)
 
 
-def handshake(vector, stream, file):
-    machine, said = run(dialler, stream)
+def handshake(vector, stream, file, mode='noise'):
+    machine, said = run(lambda: link.Link(Owner(mode)), stream)
     assert said.hex().startswith(vector['sends']), 'the handshake differs'
     if 'frames' in vector:
-        records = read_records([said[len(vector['sends']) // 2:]], unhex(HANDSHAKE['recorded']['diallerKey']))
+        key = unhex(HANDSHAKE['recorded']['diallerKey']) if mode == 'noise' else None
+        records = read_records([said[len(vector['sends']) // 2:]], key)
         frames = [frame for record in records for frame in frames_of(record['sealed'])]
         assert frames == list(frames_of(unhex(''.join(vector['frames'])))), 'the frames differ'
     check(machine)
     return {'peer': machine.peer}
+
+
+def handshake_plain(vector, stream, file):
+    return handshake(vector, stream, file, 'plain')
 
 
 def opened(client, request, data):
@@ -243,8 +248,7 @@ def seal(vector, stream, file):
         assert client.seal('reply', request, answer, data[:24]) == data, 'sealed otherwise'
         return {'kind': answer[0], 'payload': answer[1:]}
     service = object.__new__(crypto.ServiceKeys)
-    service.me = reader
-    secrets = {item["epoch"]: unhex(item["secret"]) for item in file["epochs"]}
+    service.me, secrets = reader, {item['epoch']: unhex(item['secret']) for item in file['epochs']}
     service.pairs = {epoch: (secret, crypto.public_key(secret)) for epoch, secret in secrets.items()}
     with clock(vector['nowMs']):
         payload, worker = service.open(request, data)
@@ -284,7 +288,7 @@ def judged(vector, file, judge):
             assert failure.code == vector.get('code'), f"{failure.code}, not {vector.get('code', 'valid')}"
 
 
-STREAMS = handshake_message, record, frame, handshake
+STREAMS = handshake_message, record, frame, handshake, handshake_plain
 JUDGES = *STREAMS, sealed_record, envelope, control, certificate, seal
 
 

@@ -64,7 +64,7 @@ async def worker(node, plan):
 
 
 async def main(plan):
-    link.REKEY_S = plan.get("rekey", 1000 * link.REKEY_S) / 1000
+    link.REKEY_S = plan.get('rekey', 1000 * link.REKEY_S) / 1000
     role, act = {'client': (Client, client), 'worker': (Node, worker)}[plan['role']]
     async with role(plan['identity'], plan['brokers'], plan.get('mode', 'noise')) as node:
         done = await act(node, plan)
