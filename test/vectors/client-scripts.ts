@@ -1,5 +1,6 @@
 /** What a client does (SPEC 6.2), as scripts that the oracle plays into `protocol/vectors/client.json`. */
 import { behaviourVectors, party, type Script } from './behaviour.ts'
+import { NOW_MS, signedRevocations } from './certificates.ts'
 import { hex } from './independent-codec.ts'
 import { SUBJECT_NAME, idOf, incoming, type Deed, type FrameWords, type Step } from './scenario.ts'
 import { coded, cut, drain, mute, note, open, pass, within } from './scripts.ts'
@@ -385,7 +386,7 @@ const ends: Script[] = [
       reply('two', 1),
     ],
   },
-  ...['REGISTER', 'UNREGISTER', 'WELCOME', 'REVOCATIONS'].map((frame) => ({
+  ...['REGISTER', 'UNREGISTER', 'WELCOME'].map((frame) => ({
     spec: '14',
     comment: `${frame} at a node`,
     links: BOTH,
@@ -405,6 +406,28 @@ const ends: Script[] = [
     links: BOTH,
     bad: true,
     steps: [incoming('one', 'BROKERS', { payload: Buffer.of(2) })],
+  },
+  {
+    spec: '5.3',
+    comment: "a revocation list that is not the net's",
+    links: BOTH,
+    bad: true,
+    steps: [ask('a'), incoming('one', 'REVOCATIONS', { payload: Buffer.alloc(90, 7) }), reply('two', 1)],
+  },
+  {
+    spec: '5.3',
+    comment: 'a revocation list names a broker: its link is closed, the request that was out on it goes by another',
+    links: BOTH,
+    steps: [
+      ask('a'),
+      incoming('two', 'REVOCATIONS', { payload: signedRevocations(1, [{ name: 'broker-1', before: NOW_MS }]) }),
+      reply('two', 1),
+      note(
+        'not newer: ignored',
+        incoming('two', 'REVOCATIONS', { payload: signedRevocations(1, [{ name: 'broker-2', before: NOW_MS }]) }),
+      ),
+      ask('b'),
+    ],
   },
   {
     spec: '4.6',
