@@ -30,7 +30,12 @@ const COLUMNS_MAX = 110
 t.test('the port is short', (test) => {
   const folder = join(PORT, 'adaptnet')
   const names = readdirSync(folder).filter((name) => name.endsWith('.py'))
-  const lines = names.flatMap((name) => readFileSync(join(folder, name), 'utf8').split('\n').slice(0, -1))
+  const readme = readFileSync(join(PORT, 'README.md'), 'utf8')
+  const lines = names.flatMap((name) => {
+    const own = readFileSync(join(folder, name), 'utf8').split('\n').slice(0, -1)
+    if (!name.startsWith('__')) test.match(readme, new RegExp(`\\| \`${name}\` +\\| ${own.length} `), `README: ${name}`)
+    return own
+  })
   test.ok(lines.length > 0 && lines.length <= LINES_MAX, `${lines.length} lines in all, at most ${LINES_MAX}`)
   test.same(
     lines.filter((line) => line.length > COLUMNS_MAX),
@@ -40,10 +45,14 @@ t.test('the port is short', (test) => {
   test.end()
 })
 
-t.test('every vector of the levels of the port', options(), async (test) => {
-  const { stdout } = await run(PYTHON, [join(PORT, 'check_vectors.py')]).catch((failure: { stdout: string }) => failure)
-  test.match(stdout, /^\d{3,} passed, 0 failed, /)
-})
+for (const [what, program] of [
+  ['every vector of the levels of the port', 'check_vectors.py'],
+  ['what a client and a worker do, step by step', 'check_behaviour.py'],
+] as const)
+  t.test(what, options(), async (test) => {
+    const { stdout } = await run(PYTHON, [join(PORT, program)]).catch((failure: { stdout: string }) => failure)
+    test.match(stdout, /^\d{2,} passed, 0 failed, /)
+  })
 
 for (const mode of ['noise', 'plain'] as const) {
   t.test(

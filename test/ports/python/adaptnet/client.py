@@ -10,7 +10,8 @@ from .codec import FLAG, FRAME, LIMIT, NAMES, REGISTRY, Failure, expect, read
 from .crypto import HALF_LEASE_MS, InvalidTag, Seal, holds, public_key, read_signed
 from .node import Node
 
-PAUSE_S, PAUSE_MAX_S, WAIT_S, CALLS_MAX = 0.02, 1, 0.02, 16384
+# EARLY_S: a timer may be that early, and the deadline is over all the same.
+PAUSE_S, PAUSE_MAX_S, WAIT_S, IDLE_S, EARLY_S, CALLS_MAX = 0.02, 1, 0.02, 0.5, 0.001, 16384
 DELIVERIES, ELSEWHERE = REGISTRY['deliveries'], {'NO_WORKER', 'DRAINING', 'NOT_STARTED'}
 RETRIED = {*ELSEWHERE, 'BUSY', 'REQUEST_FORGED', 'REPLY_FORGED', 'WORKER_LOST', 'TIMEOUT', 'LINK_LOST'}
 NOT_RUN = {*ELSEWHERE, 'BUSY', 'REQUEST_FORGED', 'SEAL_REQUIRED', 'EXPIRED', 'NOT_PERMITTED', 'CANCELLED',
@@ -23,38 +24,44 @@ class Client(Node):
         """The reply; or a Failure: UNKNOWN if the request may have run, else the reason."""
         expect(not self.leaving and len(self.calls) < CALLS_MAX, 'CLOSED' if self.leaving else 'BUSY')
         expect(len(service.encode()) <= LIMIT.SERVICE_BYTES_MAX, 'INVALID_ARGUMENT')
-        receiver = service
-        if delivery == 'exactly-once':  # It is bound to a journal that its workers keep (SPEC 6.6, 6.7).
-            with contextlib.suppress(LookupError, TypeError, ValueError):
-                journals = json.loads(await self.call('$broker.journals', service.encode()))
-                receiver = f"{service}#{random.choice(journals)['journal']}"
-            expect(0 < len(receiver.encode()) - len(service) - 1 <= LIMIT.JOURNAL_BYTES_MAX, 'NO_WORKER')
-            deadline = min(deadline, HALF_LEASE_MS / 1000)
-        call = SimpleNamespace(
-            request={'id': next(self.ids), 'sender': self.address, 'receiver': receiver}, payload=payload,
-            timeout=deadline if delivery == 'at-most-once' else timeout, end=time.monotonic() + deadline,
-            retries=retries if retries is not None else LIMIT.RETRY_COUNT_MAX if '#' in receiver else 3,
-            delivery=DELIVERIES[delivery], setting=seal, seal=None, body=None, link=None, avoid=set(),
-            events=asyncio.Queue(), attempts=0, resume=0, backoff=PAUSE_S / 2, maybe_ran=False, forged=False)
-        self.calls[call.request['id']] = call
+        bound = delivery == 'exactly-once'
+        key = next(self.ids)
+        call = self.calls[key] = SimpleNamespace(
+            request={'id': key, 'sender': self.address, 'receiver': service}, payload=payload,
+            end=time.monotonic() + min(deadline, HALF_LEASE_MS / 1000 if bound else deadline), due=0,
+            timeout=deadline if delivery == 'at-most-once' else timeout, delivery=DELIVERIES[delivery],
+            retries=retries if retries is not None else LIMIT.RETRY_COUNT_MAX if bound else 3, link=None,
+            setting=seal, seal=None, body=None, avoid=set(), events=asyncio.Queue(), attempts=0,
+            backoff=PAUSE_S / 2, code='NOT_SENT', maybe_ran=False, forged=False)
         try:
+            if bound:  # To a journal that the workers of the service keep (SPEC 6.6, 6.7).
+                with contextlib.suppress(LookupError, TypeError, ValueError):
+                    journals = await self.call('$broker.journals', service.encode(), deadline=deadline)
+                    call.request['receiver'] += f"#{random.choice(json.loads(journals))['journal']}"
+                size = len(call.request['receiver'].encode()) - len(service.encode()) - 1
+                expect(0 < size <= LIMIT.JOURNAL_BYTES_MAX, 'NO_WORKER')
             while True:
                 now = time.monotonic()
-                if not call.link and now >= call.end:
+                if not call.link and now > call.end - EARLY_S:
                     self.fail(call)
-                if not call.link and now >= call.resume:
+                if not call.link and now >= call.due:
                     self.attempt(call, now)
-                link, until = call.link, min(call.end, call.due if call.link else now + WAIT_S)
+                link, until = call.link, min(call.end, call.due if call.due > now else now + WAIT_S)
                 try:
                     link, frame = await asyncio.wait_for(call.events.get(), until - now)
                     return self.open(call, frame)
-                except (Failure, TimeoutError, InvalidTag, ValueError) as error:
+                except (Failure, TimeoutError, InvalidTag, ValueError, IndexError) as error:
                     if link:
                         self.judge(call, link, error)
         finally:
-            del self.calls[call.request['id']]
+            if call.link and asyncio.current_task().cancelling():
+                self.post(call.link, FRAME.CANCEL, originalId=key, receiver=call.request['receiver'])
+            del self.calls[key]
             for link in self.links.values():
-                link.calls.pop(call.request['id'], None)
+                link.calls.pop(key, None)
+            if not self.calls:
+                self.last = call
+                asyncio.get_running_loop().call_later(IDLE_S, self.acknowledge, call)
 
     def attempt(self, call, now):
         """Sends an attempt, if there is a link and a key for it."""
@@ -87,7 +94,6 @@ class Client(Node):
             raise Failure('REPLY_FORGED' if call.seal and code == 'WORKER_ERROR' else code, body['message'])
         expect(bool(frame.flags & FLAG.SEALED) == bool(call.seal), 'REPLY_FORGED')
         reply = call.seal.open('reply', call.request, frame.payload) if call.seal else b'\0' + frame.payload
-        expect(reply, 'REPLY_FORGED')
         expect(not reply[0], 'WORKER_ERROR', reply[1:].decode(errors='replace'))
         return reply[1:]
 
@@ -106,21 +112,30 @@ class Client(Node):
             if code == 'BUSY' or code in ELSEWHERE and not others:
                 call.avoid, call.backoff = {link}, min(2 * call.backoff, PAUSE_MAX_S)
                 pause = max(pause, call.backoff * random.uniform(0.5, 1.5))
-            call.resume = time.monotonic() + pause
+            call.due = time.monotonic() + pause
             call.retries -= not (others and code in ELSEWHERE)
-            over = call.retries < 0 or call.resume >= call.end or call.attempts > LIMIT.RETRY_COUNT_MAX
+            over = call.retries < 0 or call.due > call.end - EARLY_S or call.attempts > LIMIT.RETRY_COUNT_MAX
             again = code in RETRIED or code == 'SEAL_REQUIRED' and call.seal
             if over or not again or call.maybe_ran and call.delivery == DELIVERIES['at-most-once']:
                 self.fail(call)
 
     def fail(self, call):
-        expect(not call.forged, 'REPLY_FORGED')
-        expect(not call.maybe_ran, 'UNKNOWN')
+        expect(not call.maybe_ran, 'REPLY_FORGED' if call.forged else 'UNKNOWN')
         expect(call.attempts or call.setting != 'required' or not self.links, 'SEAL_REQUIRED')
-        expect(call.attempts, 'NOT_SENT')
         raise Failure('NOT_STARTED' if call.code == 'DRAINING' else call.code)
 
+    def acknowledge(self, last):
+        """Tells workers that no answer is waited for, if nothing was out since the last call has ended."""
+        if last is self.last and not self.calls:
+            mark = int.from_bytes(next(self.ids)[8:], 'big')
+            for link in [link for link in self.links.values() if link.usable()][:2]:
+                for worker in self.answered:
+                    self.post(link, FRAME.ACKNOWLEDGE, receiver=worker, watermark=mark)
+            self.answered.clear()
+
     def on_reply(self, link, frame, route):
+        if route['sender'] != link.peer and len(self.answered) < CALLS_MAX:
+            self.answered.add(route['sender'])
         if call := self.calls.get(route['originalId']):
             call.events.put_nowait((link, frame))
     on_reject = on_reply

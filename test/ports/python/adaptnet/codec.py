@@ -28,13 +28,9 @@ def expect(condition, code, message=''):
     if not condition:
         raise Failure(code, message)
 
-def named(part):
-    """Keeps what other parts of a schema call by its name."""
-    if 'fields' in part or 'size' in part:
-        TYPES[part['name']] = part
-    return part
-
-TYPES |= {path.stem: json.loads(path.read_text(), object_hook=named) for path in PROTOCOL.glob('*/*.avsc')}
+TYPES |= {path.stem: json.loads(path.read_text(), object_hook=lambda part: (
+    TYPES.setdefault(part['name'], part) if 'fields' in part or 'size' in part else part))
+          for path in PROTOCOL.glob('*/*.avsc')}  # Parts of a schema, too: others call them by their names.
 TYPES['route'] = {'type': 'record', 'fields': TYPES['envelope']['fields'][:7]}
 
 class Reader:

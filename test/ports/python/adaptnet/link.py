@@ -11,9 +11,8 @@ from .crypto import ROLES, InvalidTag, handshake, read_signed
 FRAMES = {number: name for name, number in REGISTRY['frameTypes'].items()}
 TAKES = {'awaiting-welcome': {'WELCOME', 'CLOSE'},
          'open': {name for name, row in REGISTRY['frames'].items() if row['to'].endswith(('node', 'any'))}}
-SEALED_MAX, RAW_MAX, RAW_BYTES_MIN = LIMIT.RECORD_SEALED_BYTES_MAX, LIMIT.RECORD_RAW_BYTES_MAX, 1024
+SEALED_MAX, RAW_MAX, TICK_S = LIMIT.RECORD_SEALED_BYTES_MAX, LIMIT.RECORD_RAW_BYTES_MAX, 0.05
 HANDSHAKE_S, RECORD_S, REKEY_S = LIMIT.HANDSHAKE_TIMEOUT_MS / 1000, LIMIT.RECORD_TIMEOUT_MS / 1000, 3300
-TICK_S = 0.05
 Frame = namedtuple('Frame', 'type flags envelope payload')
 
 class Link(asyncio.StreamReader):
@@ -35,6 +34,7 @@ class Link(asyncio.StreamReader):
             async with asyncio.timeout(HANDSHAKE_S):
                 while self.state != 'open':
                     await self.take_record()
+            asyncio.get_running_loop().call_later(TICK_S, self.tick)
             while not self.failure:
                 await self.take_record()
         except Failure as failure:
@@ -125,11 +125,9 @@ class Link(asyncio.StreamReader):
     def send(self, kind, payload=b'', envelope=b'', flags=0):
         """A frame in a record of its own (SPEC 3.1, 3.2)."""
         if not self.failure:
-            raw = payload if flags & FLAG.SEALED and len(payload) >= RAW_BYTES_MIN else b''
-            head = struct.pack('>BBHI', kind, flags | (FLAG.RAW if raw else 0), len(envelope), len(payload))
-            part = head + envelope + (b'' if raw else payload)
-            header = struct.pack('>II', len(part) + (16 if self.sending else 0), len(raw))
-            self.transport.write(header + (self.sending.seal(part, header) if self.sending else part) + raw)
+            part = struct.pack('>BBHI', kind, flags, len(envelope), len(payload)) + envelope + payload
+            header = struct.pack('>II', len(part) + (16 if self.sending else 0), 0)
+            self.transport.write(header + (self.sending.seal(part, header) if self.sending else part))
 
     def go_away(self):
         if not self.leaving:
@@ -165,3 +163,5 @@ class Link(asyncio.StreamReader):
             self.send(FRAME.PING, os.urandom(8))
             if self.pings > 2:
                 self.close('PEER_SILENT', reset=True)
+        if not self.failure:
+            asyncio.get_running_loop().call_later(TICK_S, self.tick)

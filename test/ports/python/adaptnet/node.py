@@ -1,18 +1,16 @@
 """SPEC 4.6, 6.1, 6.5, 7.1: a process in the net: its links to all brokers that it knows, and its services."""
 import asyncio
 import contextlib
-import itertools
 import os
 import random
 import time
 from types import SimpleNamespace
 from .codec import CODES, FLAG, FRAME, LIMIT, NAMES, REGISTRY, Failure, expect, read, write
 from .crypto import ServiceKeys, is_revoked, load_identity, read_signed
-from .link import TICK_S, Link
+from .link import Link
 
-PAUSE_FIRST_S, PAUSE_MAX_S, ALIAS_S, DRAIN_S, DIALS_MAX = 0.05, 0.5, 30, 30, 128
+PAUSE_FIRST_S, PAUSE_MAX_S, ALIAS_S, DRAIN_S, LEAVE_S, DIALS_MAX = 0.05, 0.5, 30, 30, 0.01, 128
 ANSWERS_MAX, SESSIONS_MAX, MESSAGE_MAX, REPLY_EXTRA = 4096, 65536, 1024, 41
-ALIVE, EXACTLY_ONCE = REGISTRY['brokerStates']['alive'], REGISTRY['deliveries']['exactly-once']
 
 def rejection(code, message=''):
     return FRAME.REJECT, write('reject', {'code': CODES[code], 'message': message})
@@ -22,13 +20,12 @@ class Node:
     def __init__(self, identity, brokers, mode='noise'):
         self.identity, self.brokers, self.mode = load_identity(identity), brokers, mode
         self.instance, session = os.urandom(4), os.urandom(8)
-        self.ids = (session + counter.to_bytes(8, 'big') for counter in itertools.count(1))
+        self.ids = (session + counter.to_bytes(8, 'big') for counter in range(1, 2**63))
         self.address = f'{self.identity.name}/{self.instance.hex()}'
-        self.links, self.known, self.tasks, self.leaving = {}, set(), [], False
+        self.links, self.known, self.answered, self.tasks, self.leaving = {}, set(), set(), [], False
         self.services, self.sessions, self.jobs, self.answers, self.calls, self.seals = ({} for _ in range(6))
 
     async def __aenter__(self):
-        self.tasks.append(asyncio.create_task(self.tick()))
         for host, _, port in (broker.rpartition(':') for broker in self.brokers):
             self.dial([(host.strip('[]'), int(port))])
         return self
@@ -39,29 +36,22 @@ class Node:
         for name in list(self.services):
             self.withdraw(name)
         while time.monotonic() < end and (self.jobs or self.calls):
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(LEAVE_S)
         for link in links:
             link.go_away()
         while time.monotonic() < end and not all(link.agreed for link in links):
-            await asyncio.sleep(TICK_S)
+            await asyncio.sleep(LEAVE_S)
         for link in links:
             link.close('BYE')
         await asyncio.wait(self.tasks, timeout=1)
-
-    async def tick(self):
-        while self.links or not self.leaving:
-            await asyncio.sleep(TICK_S)
-            for link in self.links.values():
-                link.tick()
 
     def dial(self, places):
         if places and self.known.isdisjoint(places) and len(self.tasks) < DIALS_MAX:
             self.known.update(places)
             self.tasks.append(asyncio.create_task(self.keep(places)))
 
-    async def keep(self, places):
+    async def keep(self, places, pause=0):
         """Dials a broker as long as the node runs, at the address that answered last or else the next."""
-        pause = 0
         while not self.leaving:
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
             link = Link(self)
@@ -83,6 +73,8 @@ class Node:
         self.links[link.peer] = link
         for service in self.services.values():
             link.send(FRAME.REGISTER, service.body)
+        for call in self.calls.values():
+            call.events.put_nowait((None, None))
 
     def on_revocations(self, link, frame, _):
         me, news = self.identity, read_signed(frame.payload, self.identity, 'revocations')
@@ -94,13 +86,13 @@ class Node:
     def on_brokers(self, link, frame, _):
         for broker in read('brokers', frame.payload)['brokers'][:LIMIT.BROKERS_MAX]:
             address = f"{broker['name']}/{broker['instance'].hex()}"
-            if broker['state'] == ALIVE and address not in self.links:
+            if broker['state'] <= REGISTRY['brokerStates']['suspect'] and address not in self.links:
                 places = sorted(broker['addresses'][:LIMIT.ADDRESSES_MAX], key=lambda place: place['zone'])
                 self.dial([(place['host'], place['port']) for place in places])
 
     def post(self, link, kind, payload=b'', flags=0, **envelope):
-        body = write('envelope', {'id': next(self.ids), 'sender': self.address, **envelope})
-        link.send(kind, payload, body, flags)
+        envelope['id'] = envelope.get('id') or next(self.ids)
+        link.send(kind, payload, write('envelope', {'sender': self.address, **envelope}), flags)
 
     async def serve(self, name, handler, concurrency=64, keys=None, sealed_only=False):
         """Returns when a broker has taken it. `handler`: async (payload, request); `keys`: a file's path."""
@@ -140,7 +132,7 @@ class Node:
                 return self.post(link, *self.answers[key], originalId=key[1], receiver=key[0])
             expect(int.from_bytes(request['id'][8:], 'big') >= mark, 'EXPIRED')
             service, sealed = self.services.get(request['receiver']), frame.flags & FLAG.SEALED
-            expect(service and request['delivery'] != EXACTLY_ONCE, 'NOT_STARTED')
+            expect(service and request['delivery'] != REGISTRY['deliveries']['exactly-once'], 'NOT_STARTED')
             expect(request['timeToLive'], 'EXPIRED')
             expect(service.active < service.concurrency * (1 + len(self.links)), 'BUSY')
             expect(sealed or not service.sealed_only, 'SEAL_REQUIRED')
@@ -165,19 +157,17 @@ class Node:
         except (Exception, asyncio.CancelledError) as error:
             body = b'\1' + str(error)[:MESSAGE_MAX].encode(errors='replace')
             refusal = refusal and ('CANCELLED' if isinstance(error, asyncio.CancelledError) else refusal)
-        if refusal:
-            answer = rejection(refusal)
-        elif job.seal:
+        if job.seal and not refusal:
             answer = FRAME.REPLY, job.seal.seal('reply', job.request, body), FLAG.SEALED
-        elif body[0]:
-            answer = rejection('WORKER_ERROR', body[1:].decode())
+        elif refusal or body[0]:
+            answer = rejection(refusal or 'WORKER_ERROR', body[1:].decode())
         else:
             answer = FRAME.REPLY, body[1:]
         del self.jobs[key]
         job.service.active -= 1
         for link in job.links:
             self.post(link, *answer, originalId=key[1], receiver=key[0])
-        if not refusal:
+        if not refusal and self.heard(job.request) <= int.from_bytes(key[1][8:], 'big'):
             self.answers[key] = answer
         if len(self.answers) > ANSWERS_MAX:
             del self.answers[next(iter(self.answers))]
