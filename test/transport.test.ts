@@ -7,6 +7,7 @@ import { LINGERING_MAX, LINGER_MS, Lingering } from '../lib/transport/lingering.
 import { ReadTurns } from '../lib/transport/read-turns.ts'
 import type { Reading } from '../lib/transport/read-turns.ts'
 import type { Connection } from '../lib/runtime.ts'
+import { createTestNet } from '../lib/testing.ts'
 import { listen } from '../lib/transport/tcp.ts'
 import { Turns } from '../lib/transport/turns.ts'
 
@@ -332,4 +333,18 @@ t.test('a connection that waits for its turn and is paused goes on when it is re
   t.ok(heardBytes < peers.length * 4 * MEBIBYTE, 'the paused one was not read on')
   paused[0]?.resume()
   await until(() => heardBytes === peers.length * (4 * MEBIBYTE + 5))
+})
+
+t.test('twenty clients with two megabytes each at once: none is forgotten while it waits for its turn', async (t) => {
+  const testNet = await createTestNet({ brokers: 1 })
+  t.teardown(() => testNet.close())
+  const worker = await testNet.connect('worker')
+  await worker.serve('echo', ({ payload }) => payload, { concurrency: 4_096 })
+  const clients = await Promise.all(Array.from({ length: 20 }, (_, index) => testNet.connect(`client-${index}`)))
+  const payload = Buffer.alloc(32_768, 7)
+  const options = { timeoutMs: 60_000, deadlineMs: 60_000 }
+  const asked = clients.flatMap((client) => Array.from({ length: 64 }, () => client.request('echo', payload, options)))
+  const replies = await Promise.all(asked)
+  t.ok(replies.every((reply) => reply.attempts === 1 && reply.payload.equals(payload)))
+  t.equal(replies.length, 1_280)
 })
