@@ -395,30 +395,6 @@ const ends: Script[] = [
   })),
   {
     spec: '14',
-    comment: "a revocation list that is not the net's",
-    links: BOTH,
-    bad: true,
-    steps: [ask('a'), incoming('one', 'REVOCATIONS', { payload: Buffer.alloc(90, 7) }), reply('two', 1)],
-  },
-  {
-    spec: '5.3',
-    comment: 'a revocation list: the broker that it names is left, without the reason; what was out goes on by another',
-    links: BOTH,
-    steps: [
-      ask('a'),
-      note(
-        'of another broker it may come as well',
-        incoming('two', 'REVOCATIONS', { payload: signedRevocations(2, [{ name: 'broker-1', before: NOW_MS }]) }),
-      ),
-      note(
-        'not newer: ignored',
-        incoming('two', 'REVOCATIONS', { payload: signedRevocations(2, [{ name: 'broker-2', before: NOW_MS }]) }),
-      ),
-      reply('two', 1),
-    ],
-  },
-  {
-    spec: '14',
     comment: 'a REPLY whose envelope cannot be read',
     links: BOTH,
     bad: true,
