@@ -72,7 +72,8 @@ function limits(): [string, string][] {
   const shares: Record<number, string> = { 0.25: 'a quarter', 0.5: 'half' }
   const lingering = (name: string): number => kept('lib/transport/lingering.ts', name)
   const reserved = lingering('LINGERING_MAX') + 64
-  const turnBytes = mib(kept('lib/transport/read-turns.ts', 'TURN_BYTES'))
+  const turn = (name: string): number => kept('lib/transport/read-turns.ts', name)
+  const turnBytes = `${mib(turn('TURN_BYTES'))}, ${kib(turn('CROWDED_TURN_BYTES'))} when many of them do`
   const kind = kept('lib/cli/event-lines.ts', 'LIMITED_PER_SECOND')
   return [
     [

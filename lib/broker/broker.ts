@@ -184,6 +184,7 @@ export class Broker implements BrokerLinkOwner {
     for (const link of this.#links) this.#revocations.cut(link, nowMs)
     for (const peer of this.#membership.peers.links()) this.#revocations.send(peer)
     this.#revocations.toTellNodes()
+    this.#revocations.tellNodes(this.#nodes.values())
     this.#membership.revoked(nowMs)
   }
 
@@ -310,15 +311,14 @@ export class Broker implements BrokerLinkOwner {
     // While a broker that was dialled made up its mind, a list may have come.
     if (this.#revocations.cut(link, nowMs)) return
     if (link.isBroker && !this.#openBroker(link, nowMs)) return
-    if (!link.isBroker) {
-      this.#nodes.set(link.address, link)
-      this.#revocations.toTellNodes()
-    }
+    if (!link.isBroker) this.#nodes.set(link.address, link)
     this.events.publish({ type: 'linked', peer: link.address, role: link.isBroker ? 'broker' : 'node' })
     link.link.sendControl(FrameType.BROKERS, this.#membership.brokers(nowMs))
-    if (!link.isBroker)
+    if (!link.isBroker) {
+      this.#revocations.send(link)
       for (const keys of this.#serviceKeys.lists())
         link.link.sendControl(FrameType.SERVICE_KEYS, encodeServiceKeys(keys))
+    }
     if (this.#state === 'draining') link.link.leave('DRAINING')
   }
 

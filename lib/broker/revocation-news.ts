@@ -8,7 +8,7 @@ const TOLD_BYTES_MAX = 1_048_576
 /** What a broker does with the newest list of revocations (SPEC 5.3): it cuts links, and tells brokers and nodes. */
 export class RevocationNews {
   readonly list: RevocationList
-  /** A node that is linked may not have the newest list. */
+  /** Nodes that were linked when the newest list came may not have it. */
   #untold = false
 
   constructor(net: Uint8Array) {
@@ -28,7 +28,7 @@ export class RevocationNews {
     if (signed !== null) to.link.sendControl(FrameType.REVOCATIONS, signed)
   }
 
-  /** There is a newer list, or another node. */
+  /** There is a newer list. */
   toTellNodes(): void {
     this.#untold = true
   }

@@ -27,6 +27,7 @@ class SocketReader implements Reading {
   deliver: (chunk: Buffer) => boolean = () => false
   readOn: () => void = () => {}
   awaited = false
+  limitBytes = Infinity
 
   get roomBytes(): number {
     return this.#buffer.free.length
@@ -38,7 +39,7 @@ class SocketReader implements Reading {
   }
 
   readonly option: net.OnReadOpts = {
-    buffer: () => this.#buffer.free,
+    buffer: () => (this.limitBytes === Infinity ? this.#buffer.free : this.#buffer.free.subarray(0, this.limitBytes)),
     callback: (bytes) => {
       turns.chunk()
       const { free } = this.#buffer
