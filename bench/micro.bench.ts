@@ -169,10 +169,11 @@ async function node(): Promise<void> {
     deadlines.clear(due)
   })
   const answer = { type: FrameType.REPLY, flags: 0, payload: envelope }
-  const seen = new SeenRequests<object>(
-    (bytes) => ({ bytes, head: bytes }),
-    () => {},
-  )
+  const seen = new SeenRequests<object>({
+    destination: (bytes) => ({ bytes, head: bytes }),
+    forgotten: () => {},
+    seed: 1,
+  })
   let counter = 0
   await measured('seen requests: find, begin, finish, forget', () => {
     counter += 1

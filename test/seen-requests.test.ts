@@ -7,7 +7,7 @@ import { SeenRequests } from '../lib/node/seen-requests.ts'
 
 t.test('the sessions that a client may name are bounded; one that works is kept', (t) => {
   const destination = (bytes: Buffer): never => ({ bytes }) as never
-  const seen = new SeenRequests<string>(destination, () => {})
+  const seen = new SeenRequests<string>({ destination, forgotten: () => {}, seed: 1 })
   const route = new Route()
   const session = (number: number): ReturnType<typeof seen.session> => {
     const id = Buffer.alloc(16)

@@ -2,11 +2,12 @@ import { TIME_TO_LIVE_MS_MAX } from '../../protocol/constants.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import { alreadyCompleted, checkClient, checkCompletion, checkCounter, checkKey } from './completion-journal.ts'
 import { journalClosed } from './completion-journal.ts'
+import { CounterTable } from './counter-table.ts'
 import type { Completion, CompletionJournal, CompletionKey, Found, JournalReport } from './completion-journal.ts'
 
 interface Session {
   /** `null` while the run goes on. */
-  records: Map<number, Completion | null>
+  records: CounterTable<Completion | null>
   /** Counters below have ended. */
   watermark: number
   /** One above the highest counter that ever had a record. */
@@ -25,6 +26,8 @@ export interface MemoryJournalOptions {
   /** 1 to 32 of a-z 0-9; unpredictable, because no other worker has this memory. */
   id: string
   clock: () => number
+  /** An integer of 32 bits, unpredictable where clients may mean harm: they choose the counters that are looked up. */
+  seed?: number
 }
 
 /**
@@ -35,7 +38,10 @@ export class MemoryJournal implements CompletionJournal {
   readonly id: string
   readonly durable = false
   readonly #clock: () => number
+  readonly #seed: number
   readonly #sessions = new Map<string, Session>()
+  /** The one heard of last: a client's requests often come together. */
+  #latest: Session | null = null
   #records = 0
   #bytes = 0
   #closed = false
@@ -43,6 +49,7 @@ export class MemoryJournal implements CompletionJournal {
   constructor(options: MemoryJournalOptions) {
     this.id = options.id
     this.#clock = options.clock
+    this.#seed = options.seed ?? 0
   }
 
   get size(): number {
@@ -126,11 +133,15 @@ export class MemoryJournal implements CompletionJournal {
   #session(client: string): Session {
     let session = this.#sessions.get(client)
     if (session === undefined) {
-      session = { records: new Map(), watermark: 0, recorded: 0, usedMs: 0 }
+      session = { records: new CounterTable(this.#seed), watermark: 0, recorded: 0, usedMs: 0 }
       if (this.#sessions.size >= SESSIONS_MAX) this.#dropOldestEnded()
-    } else this.#sessions.delete(client)
-    // In the order of their last use, so that the oldest are found first.
-    this.#sessions.set(client, session)
+      this.#sessions.set(client, session)
+    } else if (session !== this.#latest) {
+      // In the order of their last use, so that the oldest are found first.
+      this.#sessions.delete(client)
+      this.#sessions.set(client, session)
+    }
+    this.#latest = session
     session.usedMs = this.#clock()
     return session
   }
@@ -160,7 +171,7 @@ export class MemoryJournal implements CompletionJournal {
   }
 
   #deleteEnded(session: Session): void {
-    for (const counter of session.records.keys()) if (counter < session.watermark) this.#delete(session, counter)
+    for (const counter of session.records.counters()) if (counter < session.watermark) this.#delete(session, counter)
   }
 }
 

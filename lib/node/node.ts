@@ -2,6 +2,7 @@ import { FrameType, INSTANCE_BYTES, KEEPALIVE_IDLE_MS, Mode, SESSION_BYTES } fro
 import { addressOf, decodeBrokers, decodeRegistered, decodeServiceKeys } from '../../protocol/control.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import type { ErrorCode } from '../../protocol/errors.ts'
+import { readU32 } from '../../protocol/frame.ts'
 import type { HostPort } from '../discovery/candidates.ts'
 import { written } from '../history.ts'
 import type { HistoryEvent, HistorySink } from '../history.ts'
@@ -182,7 +183,8 @@ export class Node implements NodeLinkOwner, AsyncDisposable {
       history,
     })
     this.#registrations = new Registrations(this.#worker, this.#links.list)
-    this.#journal = new MemoryJournal({ id: Buffer.from(runtime.random(JOURNAL_ID_BYTES)).toString('hex'), clock })
+    const id = Buffer.from(runtime.random(JOURNAL_ID_BYTES)).toString('hex')
+    this.#journal = new MemoryJournal({ id, clock, seed: readU32(runtime.random(4), 0) })
     this.#alarm = runtime.alarm((at) => this.#ring(at))
     this.#rungMs = nowMs
     this.#ring(nowMs)

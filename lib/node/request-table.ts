@@ -1,4 +1,5 @@
 import type { AttemptWriter } from './attempt-writer.ts'
+import { CounterTable } from './counter-table.ts'
 import type { RequestPlan } from './options.ts'
 import { PendingRequest } from './pending-request.ts'
 import type { CalledService, Reply } from './pending-request.ts'
@@ -29,7 +30,7 @@ export interface Call {
 /** The requests of a node that have not ended, in the order of their calls, and what is known of those that have. */
 export class RequestTable {
   readonly #writer: AttemptWriter
-  readonly #pending = new Map<number, PendingRequest>()
+  readonly #pending = new CounterTable<PendingRequest>()
   readonly #services = new Map<string, CalledService>()
   readonly #unacknowledged = new Set<string>()
   #bytes = 0

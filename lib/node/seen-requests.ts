@@ -1,6 +1,7 @@
 import { SESSION_BYTES } from '../../protocol/constants.ts'
 import type { Route } from '../../protocol/route.ts'
 import type { Destination } from './attempt-writer.ts'
+import { CounterTable } from './counter-table.ts'
 
 /** A client's session that was not heard of for this long has ended; its records go. */
 export const SESSION_LEASE_MS = 600_000
@@ -35,12 +36,13 @@ export class ClientSession<Running> {
   readonly name: string
   /** Where answers go. */
   readonly destination: Destination
-  readonly records: Map<number, SeenRequest<Running>> = new Map()
+  readonly records: CounterTable<SeenRequest<Running>>
   /** Counters below are ended at the client. */
   watermark = 0
   usedMs = 0
 
-  constructor(sender: string, sessionBytes: Buffer, destination: Destination) {
+  constructor(sender: string, sessionBytes: Buffer, destination: Destination, seed: number) {
+    this.records = new CounterTable(seed)
     this.sender = sender
     this.sessionBytes = sessionBytes
     this.sessionHex = sessionBytes.toString('hex')
@@ -61,6 +63,14 @@ export class ClientSession<Running> {
   }
 }
 
+export interface SeenRequestsOptions {
+  destination: (receiver: Buffer) => Destination
+  /** Is told of each answer that is sent to nobody any more. */
+  forgotten: (answer: AnswerFrame) => void
+  /** Unpredictable: clients choose the counters that are looked up here. */
+  seed: number
+}
+
 /**
  * The requests that this worker has seen, so that a duplicate runs nothing twice here (SPEC 6.5): a duplicate of a running
  * request joins it, one of a finished request gets the same answer. A request is remembered until the client's watermark
@@ -72,16 +82,17 @@ export class ClientSession<Running> {
 export class SeenRequests<Running> {
   readonly #destination: (receiver: Buffer) => Destination
   readonly #forgotten: (answer: AnswerFrame) => void
+  readonly #seed: number
   readonly #sessions = new Map<string, ClientSession<Running>>()
   /** The session of the last request: requests of one client often come together. */
   #last: ClientSession<Running> | null = null
   #records = 0
   #bytes = 0
 
-  /** `forgotten` is told of each answer that is sent to nobody any more. */
-  constructor(destination: (receiver: Buffer) => Destination, forgotten: (answer: AnswerFrame) => void) {
-    this.#destination = destination
-    this.#forgotten = forgotten
+  constructor(options: SeenRequestsOptions) {
+    this.#destination = options.destination
+    this.#forgotten = options.forgotten
+    this.#seed = options.seed
   }
 
   get size(): number {
@@ -107,7 +118,7 @@ export class SeenRequests<Running> {
       if (this.#sessions.size >= SESSIONS_MAX) this.#forgetSession()
       const sender = Buffer.from(bytes.subarray(route.senderStart, route.senderEnd))
       const sessionBytes = Buffer.from(bytes.subarray(idStart, idStart + SESSION_BYTES))
-      session = new ClientSession(sender.toString('latin1'), sessionBytes, this.#destination(sender))
+      session = new ClientSession(sender.toString('latin1'), sessionBytes, this.#destination(sender), this.#seed)
       this.#sessions.set(key, session)
     }
     this.#last = session
@@ -127,8 +138,11 @@ export class SeenRequests<Running> {
     session.watermark = watermark
     // The client names the watermark: never loop over more numbers than there are records.
     if (watermark - from <= session.records.size)
-      for (let counter = from; counter < watermark; counter++) this.#drop(session, counter)
-    else for (const counter of session.records.keys()) if (counter < watermark) this.#drop(session, counter)
+      for (let counter = from; counter < watermark; counter++) {
+        const seen = session.records.get(counter)
+        if (seen !== undefined) this.#drop(seen)
+      }
+    else for (const seen of session.records.values()) if (seen.counter < watermark) this.#drop(seen)
   }
 
   /** Remembers a request that starts now. */
@@ -146,7 +160,7 @@ export class SeenRequests<Running> {
     seen.answer = answer
     this.#bytes += answer.payload.length
     // The client has given up meanwhile: no later watermark would come by here again.
-    if (seen.counter < seen.session.watermark) this.#drop(seen.session, seen.counter)
+    if (seen.counter < seen.session.watermark) this.#drop(seen)
     while (this.#bytes > REPLY_BYTES_MAX && this.#forgetOldest());
   }
 
@@ -159,13 +173,13 @@ export class SeenRequests<Running> {
   sweep(nowMs: number): void {
     for (const [key, session] of this.#sessions) {
       if (nowMs - session.usedMs < SESSION_LEASE_MS) continue
-      for (const counter of session.records.keys()) this.#drop(session, counter)
+      for (const seen of session.records.values()) this.#drop(seen)
       if (session.records.size === 0) this.#end(key, session)
     }
   }
 
   #end(key: string, session: ClientSession<Running>): void {
-    for (const counter of session.records.keys()) this.#drop(session, counter)
+    for (const seen of session.records.values()) this.#drop(seen)
     this.#sessions.delete(key)
     if (this.#last === session) this.#last = null
   }
@@ -173,14 +187,12 @@ export class SeenRequests<Running> {
   /** Makes room by ending the oldest session of which nothing runs: a client can name as many as it likes. */
   #forgetSession(): void {
     for (const [key, session] of this.#sessions)
-      if ([...session.records.values()].every(({ running }) => running === null)) return this.#end(key, session)
+      if (session.records.oldest(runs) === undefined) return this.#end(key, session)
   }
 
   /** Forgets a finished request. What still runs is kept: its handler's answer must find it. */
-  #drop(session: ClientSession<Running>, counter: number): boolean {
-    const seen = session.records.get(counter)
-    if (seen === undefined || seen.running !== null) return false
-    session.records.delete(counter)
+  #drop(seen: SeenRequest<Running>): boolean {
+    if (seen.running !== null || !seen.session.records.delete(seen.counter)) return false
     this.#records -= 1
     if (seen.answer !== null) {
       this.#bytes -= seen.answer.payload.length
@@ -190,8 +202,13 @@ export class SeenRequests<Running> {
   }
 
   #forgetOldest(): boolean {
-    for (const session of this.#sessions.values())
-      for (const counter of session.records.keys()) if (this.#drop(session, counter)) return true
+    for (const session of this.#sessions.values()) {
+      const oldest = session.records.oldest(hasEnded)
+      if (oldest !== undefined) return this.#drop(oldest)
+    }
     return false
   }
 }
+
+const runs = (seen: SeenRequest<unknown>): boolean => seen.running !== null
+const hasEnded = (seen: SeenRequest<unknown>): boolean => seen.running === null

@@ -10,6 +10,7 @@ import { decodeReject, encodeReject } from '../../protocol/control.ts'
 import { EnvelopeEnd, counterAt } from '../../protocol/envelope.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
 import type { ErrorCode } from '../../protocol/errors.ts'
+import { readU32 } from '../../protocol/frame.ts'
 import type { Route } from '../../protocol/route.ts'
 import { hashOf } from '../history.ts'
 import type { HistoryEvent } from '../history.ts'
@@ -136,12 +137,13 @@ export class Worker {
 
   constructor(options: WorkerOptions) {
     this.#options = options
-    this.seen = new SeenRequests(
-      (receiver) => options.writer.destination(receiver),
-      ({ flags, payload }) => {
+    this.seen = new SeenRequests({
+      destination: (receiver) => options.writer.destination(receiver),
+      forgotten: ({ flags, payload }) => {
         if ((flags & FrameFlag.SEALED) !== 0) releaseSealed(payload)
       },
-    )
+      seed: readU32(options.random(4), 0),
+    })
     this.journaled = new JournaledRuns({
       run: (execution) => this.#call(execution),
       answer: (execution, type, payload) => this.#complete(execution, type, payload),
