@@ -1,5 +1,6 @@
-import avro from 'avsc'
 import type { Schema, Type } from 'avsc'
+// Its types alone: avsc's main module loads streams, files and services besides, half a megabyte of heap.
+import avro from 'avsc/lib/types.js'
 import { AdaptnetError } from './errors.ts'
 import type { ErrorCode } from './errors.ts'
 
@@ -62,7 +63,7 @@ function readLength(tap: Tap): number {
   return -1
 }
 
-class BoundedArrayType extends avro.types.ArrayType {
+class BoundedArrayType extends avro.builtins.ArrayType {
   /** Replaces avsc's loop: a block that claims more items than bytes are left, or than ITEMS_MAX in all, is malformed. */
   _read(tap: Tap): unknown[] {
     const items = (this as unknown as { itemsType: ItemType }).itemsType
@@ -83,14 +84,14 @@ class BoundedArrayType extends avro.types.ArrayType {
   }
 }
 
-class BoundedBytesType extends avro.types.BytesType {
+class BoundedBytesType extends avro.builtins.BytesType {
   _read(tap: Tap): Buffer | undefined {
     const length = readLength(tap)
     return length < 0 ? undefined : tap.readFixed(length)
   }
 }
 
-class BoundedStringType extends avro.types.StringType {
+class BoundedStringType extends avro.builtins.StringType {
   _read(tap: Tap): string | undefined {
     const length = readLength(tap)
     if (length < 0) return undefined
@@ -100,7 +101,7 @@ class BoundedStringType extends avro.types.StringType {
 }
 
 /** As with lengths: what does not fit 32 bits is malformed, not a number that no check expects. */
-class BoundedIntType extends avro.types.IntType {
+class BoundedIntType extends avro.builtins.IntType {
   _read(tap: Tap): number {
     const value = readNumber(tap)
     if (value !== (value | 0)) fail(tap)
@@ -108,7 +109,7 @@ class BoundedIntType extends avro.types.IntType {
   }
 }
 
-class BoundedLongType extends avro.types.LongType {
+class BoundedLongType extends avro.builtins.LongType {
   _read(tap: Tap): number {
     const value = readNumber(tap)
     if (Math.abs(value) > LONG_MAX) fail(tap)
@@ -134,7 +135,7 @@ class BoundedLongType extends avro.types.LongType {
 }
 
 /** Any byte but 0 is true to avsc; a broker that reads by offset takes 1 alone (SPEC 3.3), and both must read the same. */
-class BoundedBooleanType extends avro.types.BooleanType {
+class BoundedBooleanType extends avro.builtins.BooleanType {
   _read(tap: Tap): boolean {
     const byte = tap.buf[tap.pos++]
     if (byte !== undefined && byte > 1) fail(tap)

@@ -1,31 +1,20 @@
 /** The program of every child process of the benches: takes a role from its parent and answers it. */
-import { writeFileSync } from 'node:fs'
-import { Session } from 'node:inspector/promises'
-import { PerformanceObserver, constants } from 'node:perf_hooks'
-import type { PerformanceEntry } from 'node:perf_hooks'
-import { startBroker, startClient, startIdleNodes, startWorker } from './adaptnet.ts'
-import { startCrowd } from './crowd.ts'
 import type { Collections, End, FromEnd, MemoryUse, ToEnd } from './end.ts'
-import { startPeer } from './peer.ts'
-import { startRawClient, startRawEcho, startRawRelay } from './raw.ts'
-import { startServer } from './server.ts'
-import { startStrangers } from './strangers.ts'
 
-const ROLES: Readonly<Record<string, (settings: never) => Promise<End>>> = {
-  'raw-echo': startRawEcho,
-  'raw-relay': startRawRelay,
-  'raw-client': startRawClient,
-  broker: startBroker,
-  worker: startWorker,
-  client: startClient,
-  'idle-nodes': startIdleNodes,
-  peer: startPeer,
-  server: startServer,
-  strangers: startStrangers,
-  crowd: startCrowd,
+/** Each loaded when its role is taken: what the others need would stand in the memory of what is measured. */
+const ROLES: Readonly<Record<string, () => Promise<(settings: never) => Promise<End>>>> = {
+  'raw-echo': async () => (await import('./raw.ts')).startRawEcho,
+  'raw-relay': async () => (await import('./raw.ts')).startRawRelay,
+  'raw-client': async () => (await import('./raw.ts')).startRawClient,
+  broker: async () => (await import('./adaptnet.ts')).startBroker,
+  worker: async () => (await import('./adaptnet.ts')).startWorker,
+  client: async () => (await import('./adaptnet.ts')).startClient,
+  'idle-nodes': async () => (await import('./adaptnet.ts')).startIdleNodes,
+  peer: async () => (await import('./peer.ts')).startPeer,
+  server: async () => (await import('./server.ts')).startServer,
+  strangers: async () => (await import('./strangers.ts')).startStrangers,
+  crowd: async () => (await import('./crowd.ts')).startCrowd,
 }
-
-const SAMPLING_MICROSECONDS = 200
 
 const tell = (message: FromEnd): void => void process.send?.(message)
 
@@ -48,36 +37,13 @@ function cpu(): Promise<number> {
   return Promise.resolve(user + system)
 }
 
-const inspector = new Session()
-const collections: Collections = { minor: 0, major: 0, milliseconds: 0 }
-const collector = new PerformanceObserver((list) => {
-  for (const entry of list.getEntries()) {
-    const { duration } = entry
-    const { kind } = (entry as PerformanceEntry & { detail: { kind: number } }).detail
-    if (kind === constants.NODE_PERFORMANCE_GC_MINOR) collections.minor += 1
-    if (kind === constants.NODE_PERFORMANCE_GC_MAJOR) collections.major += 1
-    collections.milliseconds += duration
-  }
-})
-
-async function startProfile(): Promise<null> {
-  inspector.connect()
-  collector.observe({ entryTypes: ['gc'] })
-  await inspector.post('Profiler.enable')
-  await inspector.post('Profiler.setSamplingInterval', { interval: SAMPLING_MICROSECONDS })
-  await inspector.post('Profiler.start')
-  return null
+const COMMON = {
+  memory,
+  use,
+  cpu,
+  startProfile: async (): Promise<null> => (await import('./profiler.ts')).startProfile(),
+  stopProfile: async (path: string): Promise<Collections> => (await import('./profiler.ts')).stopProfile(path),
 }
-
-/** Writes what was recorded, as viewers of flame charts read it; gives what was collected meanwhile. */
-async function stopProfile(path: string): Promise<Collections> {
-  const { profile } = await inspector.post('Profiler.stop')
-  inspector.disconnect()
-  writeFileSync(path, JSON.stringify(profile))
-  return collections
-}
-
-const COMMON = { memory, use, cpu, startProfile, stopProfile }
 let end: End | null = null
 
 async function answer(message: ToEnd): Promise<void> {
@@ -85,7 +51,7 @@ async function answer(message: ToEnd): Promise<void> {
   if ('role' in message) {
     const start = ROLES[message.role]
     if (start === undefined) throw new Error(`there is no role ${message.role}`)
-    end = await start(message.settings as never)
+    end = await (await start())(message.settings as never)
     return tell({ ready: end.ready })
   }
   const verb = { ...COMMON, ...end?.verbs }[message.verb] as ((argument: never) => Promise<unknown>) | undefined

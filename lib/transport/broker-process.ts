@@ -1,7 +1,6 @@
 import { Mode } from '../../protocol/constants.ts'
 import { AdaptnetError } from '../../protocol/errors.ts'
-import { Broker } from '../broker/broker.ts'
-import type { BrokerEvent } from '../broker/broker.ts'
+import type { Broker, BrokerEvent } from '../broker/broker.ts'
 import type { BrokerReport } from '../broker/report.ts'
 import type { Identity } from '../identity/identity.ts'
 import { advertisedAddresses, formatHostPort, isLoopback, parseHostPort } from './addresses.ts'
@@ -114,6 +113,8 @@ export async function createBroker(options: CreateBrokerOptions): Promise<Runnin
   const peers = parseSeeds(options.peers ?? [])
   const revocations = options.revocations === undefined ? null : new RevocationFile(options.revocations)
   const signed = revocations === null ? null : await revocations.readFor(identity)
+  // Loaded when there is to be one: most processes are nodes, and what they never run need not stand in their memory.
+  const { Broker } = await import('../broker/broker.ts')
   const broker = new Broker({ runtime: nodeRuntime, identity, mode, peers: [], linksMax: linksMax() })
   let listener: Listener
   try {
