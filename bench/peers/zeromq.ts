@@ -58,12 +58,17 @@ function loop(receiving: Promise<void>): void {
   receiving.catch((error: unknown) => process.stderr.write(`zeromq: ${String(error)}\n`))
 }
 
+/** Sockets end when they are collected, also those of a proxy that runs: they are held here. */
+const held: unknown[] = []
+
 async function broker({ front, back }: Ports): Promise<End> {
   const { Router, Dealer, Proxy } = await loadPackage<ZeroMq>('zeromq')
   const [near, far] = [new Router(), new Dealer()]
   await near.bind(address(front))
   await far.bind(address(back))
-  loop(new Proxy(near, far).run())
+  const proxy = new Proxy(near, far)
+  held.push(near, far, proxy)
+  loop(proxy.run())
   return { ready: {}, verbs: {} }
 }
 
