@@ -142,9 +142,7 @@ const GOALS: readonly Goal[] = [
     sense: 'at most',
     measure: ({ scale }, mode) => {
       const points = scale?.axes.find((axis) => axis.name === 'idle links' && axis.mode === mode)?.points ?? []
-      const [few, many] = [10, 5_000].map((links) => points.find(({ size }) => size === links)?.relayRatio)
-      if (few === null || few === undefined || many === null || many === undefined) return null
-      return { median: many.median / few.median, low: many.low / few.high, high: many.high / few.low }
+      return points.find(({ size }) => size === 5_000)?.ratio ?? null
     },
   },
   {

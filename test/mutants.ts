@@ -42,6 +42,8 @@ const { values } = parseArgs({
 })
 const seedsMax = Number(values.seeds ?? SEEDS_DEFAULT)
 const out = (line: string): void => void process.stdout.write(`${line}\n`)
+// Whoever reads the output has gone: nobody waits for the rest.
+process.stdout.on('error', () => process.exit(1))
 
 /** Whether a test passes without any bug, and so can find one; asked once for each, when it seems to have found one. */
 const soundness = new Map<string, Promise<boolean>>()

@@ -27,8 +27,8 @@ export interface ScalePoint {
   size: number
   cpu: Figure
   brokerCpu: Figure | null
-  /** Against the raw relay in the same rounds, where it was measured with it. */
-  relayRatio: Figure | null
+  /** Against the axis's reference in the same rounds, where there is one. */
+  ratio: Figure | null
   roundTripsPerSecond: Figure
 }
 
@@ -36,6 +36,8 @@ export interface Axis {
   name: string
   mode: AdaptnetMode
   workload: string
+  /** What was measured in turns with it: the raw relay, or the same net at the first size. */
+  reference: string | null
   points: ScalePoint[]
   /** The last point's cost against the first's. */
   growth: number
@@ -81,39 +83,45 @@ export async function measureScale(bench: Bench): Promise<Scale> {
   return scale
 }
 
-function tellAxis(bench: Bench, { name, mode, workload, points, slope }: Axis): void {
+function tellAxis(bench: Bench, { name, mode, workload, reference, points, slope }: Axis): void {
   bench.out(`\n${name}, ${mode}, ${workload}: ${slope}`)
-  const headers = [name, 'CPU µs', 'low - high', 'broker', 'CPU x relay', 'round trips/s']
-  const rows = points.map(({ size, cpu, brokerCpu, relayRatio, roundTripsPerSecond }) => [
+  const headers = [name, 'CPU µs', 'low - high', 'broker', `CPU x ${reference ?? ''}`, 'round trips/s']
+  const rows = points.map(({ size, cpu, brokerCpu, ratio, roundTripsPerSecond }) => [
     name === 'payload' ? sizeText(size) : `${size}`,
     micros(cpu.median),
     `${micros(cpu.low)} - ${micros(cpu.high)}`,
     micros(brokerCpu?.median),
-    times(relayRatio?.median),
+    times(ratio?.median),
     Math.round(roundTripsPerSecond.median),
   ])
   for (const line of formatTable(headers, rows)) bench.out(`  ${line}`)
 }
 
-function pointOf(size: number, measured: Measured, withRelay: boolean): ScalePoint {
+function pointOf(size: number, measured: Measured, compared: boolean): ScalePoint {
   const { cpu, cpuByPart, ratio, roundTripsPerSecond } = measured
   return {
     size,
     cpu,
     brokerCpu: cpuByPart.broker ?? null,
-    relayRatio: withRelay ? ratio.cpu : null,
+    ratio: compared ? ratio.cpu : null,
     roundTripsPerSecond,
   }
 }
 
-function axisOf(name: string, mode: AdaptnetMode, workload: string, points: ScalePoint[], slope?: string): Axis {
+function axisOf(
+  name: string,
+  mode: AdaptnetMode,
+  workload: string,
+  points: ScalePoint[],
+  { reference = null, slope }: { reference?: string | null; slope?: string } = {},
+): Axis {
   const [first, last] = [points[0], points.at(-1)]
   const growth = (last?.cpu.median ?? Number.NaN) / (first?.cpu.median ?? Number.NaN)
   const { slope: exponent } = lineThrough(
     points.map(({ size, cpu }) => ({ x: Math.log(size), y: Math.log(cpu.median) })),
   )
   const words = `cost x ${times(growth)} from ${first?.size} to ${last?.size}, grows with size^${exponent.toFixed(3)}`
-  return { name, mode, workload, points, growth, slope: slope ?? words }
+  return { name, mode, workload, reference, points, growth, slope: slope ?? words }
 }
 
 /** One net that serves all of them; the client asks the first so many in turn. */
@@ -182,25 +190,31 @@ async function measureBeside(
   return pointOf(size, measured as Measured, true)
 }
 
-/** Idle nodes join one broker step by step. */
-async function links(bench: Bench, pair: Pair, memory: HeldMemory[]): Promise<Axis> {
+/**
+ * Idle nodes join one broker step by step. Beside it, in turns, a net of its own kind that stays at the first size: minutes
+ * lie between the first step and the last, and what changes on the machine meanwhile changes both.
+ */
+async function links(bench: Bench, { system }: Pair, memory: HeldMemory[]): Promise<Axis> {
   const sizes = bench.scope.scale.links
-  const { system } = pair
   const { mode } = system
+  const [few = 0, many = 0] = [sizes[0], sizes.at(-1)]
+  const reference = `${few} links`
+  const twin = await bench.systems.adaptnet({ mode }, reference)
   const broker = system.brokers[0] as Child
-  const idle = await bench.systems.idleNodes(system, 0)
+  const [idle, twinIdle] = [await bench.systems.idleNodes(system, 0), await bench.systems.idleNodes(twin, few)]
   const { heldBytes: empty } = await broker.memory()
   const points: ScalePoint[] = []
   let full = 0
   for (const size of sizes) {
     await idle.ask('grow', { to: size })
-    points.push(await measureBeside(pair, size, SMALL, bench))
+    const [, measured] = await interleave([twin, system], reference, SMALL, bench.rounds)
+    points.push(pointOf(size, measured as Measured, true))
     full = (await broker.memory()).heldBytes
   }
-  const count = sizes.at(-1) as number
-  memory.push({ mode, what: 'idle link', where: 'broker', count, bytesEach: Math.round((full - empty) / count) })
-  await bench.systems.children.stop([idle])
-  return axisOf('idle links', mode, workloadText(SMALL), points)
+  memory.push({ mode, what: 'idle link', where: 'broker', count: many, bytesEach: Math.round((full - empty) / many) })
+  await bench.systems.children.stop([idle, twinIdle])
+  await bench.systems.stop([twin])
+  return axisOf('idle links', mode, workloadText(SMALL), points, { reference })
 }
 
 async function payloads(bench: Bench, pair: Pair): Promise<Axis> {
@@ -212,7 +226,10 @@ async function payloads(bench: Bench, pair: Pair): Promise<Axis> {
   }
   const { offset, slope } = lineThrough(points.map(({ size, cpu }) => ({ x: size / 1_024, y: cpu.median })))
   const words = `${micros(slope)} µs a KiB, beside ${micros(Math.max(0, offset))} µs a request`
-  return axisOf('payload', pair.system.mode, `${LARGE_OUTSTANDING} outstanding`, points, words)
+  return axisOf('payload', pair.system.mode, `${LARGE_OUTSTANDING} outstanding`, points, {
+    reference: 'relay',
+    slope: words,
+  })
 }
 
 /** Requests that wait for a worker which does not answer, and what each process holds for them. */

@@ -87,13 +87,14 @@ export function call(args: string[], io: CommandIo): Promise<number> {
     const stop = new Stop((signal) => SignalExit[signal])
     try {
       const payload = text === undefined ? await readPayload(file, stop) : Buffer.from(text)
-      const own = await readOwnIdentity(identity, (text) => io.err(`adaptnet: warning: ${text}`))
+      const warn = (text: string): void => io.err(`adaptnet: warning: ${text}`)
+      const own = await readOwnIdentity(identity, warn)
       const node = await connect({
         identity: own,
         brokers: values.broker ?? (beacon === false ? [`127.0.0.1:${BROKER_PORT}`] : []),
         beacon,
         mode: values.plain === true ? 'plain' : 'noise',
-        ...(await revocationsBeside(identity, own)),
+        ...(await revocationsBeside(identity, own, warn)),
         signal: stop.signal,
       })
       try {

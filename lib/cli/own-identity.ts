@@ -38,14 +38,24 @@ export function endWarning(what: string, span: { notBefore: number; notAfter: nu
   return `the ${what} expires in ${formatDuration(leftMs)}`
 }
 
-/** For `connect`: the list beside an identity, which may come later, unless what stands there is none of its net. */
-export async function revocationsBeside(path: string, { net }: Identity): Promise<{ revocations?: string }> {
+/**
+ * For `connect`: the list beside an identity, which may come later. One that cannot be used is left out, and `warn` is told
+ * why: a node without a list still is protected by its brokers'.
+ */
+export async function revocationsBeside(
+  path: string,
+  { net }: Identity,
+  warn: (text: string) => void,
+): Promise<{ revocations?: string }> {
   const revocations = join(dirname(path), REVOCATIONS_FILE)
   try {
     verifyRevocations(await readRevocations(revocations), net)
   } catch (error) {
     if (!(error instanceof AdaptnetError)) throw error
-    if (error.code !== 'IDENTITY_MISSING') return {}
+    if (error.code !== 'IDENTITY_MISSING') {
+      warn(`${revocations} is not used: ${error.message}`)
+      return {}
+    }
   }
   return { revocations }
 }

@@ -109,7 +109,7 @@ async function run(options: ServeOptions, lines: EventLines, stop: Stop): Promis
     const warn = (text: string): void => lines.warn(text)
     const own = await readOwnIdentity(identity, warn)
     if (secrets !== null) warnOfKey(secrets, warn)
-    const list = await revocationsBeside(identity, own)
+    const list = await revocationsBeside(identity, own, warn)
     const node = await connect({ identity: own, brokers, beacon, mode, ...list, signal: stop.signal })
     const closing = new AbortController()
     const told = tellEvents(node, lines, closing.signal)
