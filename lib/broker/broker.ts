@@ -439,7 +439,7 @@ export class Broker implements BrokerLinkOwner {
       // Not one that works: its answers are what others wait for, and its silence would no longer be judged.
       if (link.work === 0) link.pauseIfCongested()
     }
-    this.#dirty.length = 0
+    while (this.#dirty.length > 0) this.#dirty.pop()
     this.#checkDrained()
   }
 

@@ -158,15 +158,17 @@ export class SendQueue {
   }
 
   #releaseSlabs(sent: boolean): void {
-    const slabs = this.#slabs
-    if (this.#slab !== null) slabs.push(this.#slab)
-    if (this.#rawSlab !== null) slabs.push(this.#rawSlab)
-    for (const slab of slabs)
-      if (sent) this.#pool.give(slab, this.#counted)
-      else this.#pool.leave(slab, this.#counted)
-    slabs.length = 0
+    // Most writes have one slab and nothing in the list: emptying a list by its length costs as much as adding a frame.
+    if (this.#slab !== null) this.#releaseSlab(this.#slab, sent)
+    if (this.#rawSlab !== null) this.#releaseSlab(this.#rawSlab, sent)
+    for (let slab = this.#slabs.pop(); slab !== undefined; slab = this.#slabs.pop()) this.#releaseSlab(slab, sent)
     this.#slab = this.#rawSlab = null
     this.#recordStart = this.#end = this.#rawStart = this.#rawEnd = 0
+  }
+
+  #releaseSlab(slab: Buffer, sent: boolean): void {
+    if (sent) this.#pool.give(slab, this.#counted)
+    else this.#pool.leave(slab, this.#counted)
   }
 
   /** The system has taken everything that was written. */
@@ -245,11 +247,13 @@ export class SendQueue {
     if (this.#cipher.tagBytes > 0) this.#cipher.seal(slab, body, this.#end, slab.subarray(start, body))
     this.#ready.push(slab.subarray(start, sealedEnd))
     this.#endRawRun()
-    for (const piece of this.#raw) this.#ready.push(piece)
+    if (this.#raw.length > 0) {
+      for (const piece of this.#raw) this.#ready.push(piece)
+      this.#raw.length = 0
+    }
     this.#readyBytes += sealedEnd - start + this.#rawBytes
     this.#readyReferences ||= this.#references
     this.#references = false
-    this.#raw.length = 0
     this.#rawBytes = 0
     this.#recordStart = this.#end = sealedEnd
   }

@@ -320,7 +320,7 @@ export class BrokerLinks {
 
   #flush(nowMs: number): void {
     for (let index = 0; index < this.#dirty.length; index++) (this.#dirty[index] as NodeLink).link.flush(nowMs)
-    this.#dirty.length = 0
+    while (this.#dirty.length > 0) this.#dirty.pop()
   }
 
   #dial(candidate: Candidate, trial: boolean): void {
