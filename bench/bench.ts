@@ -30,7 +30,7 @@ const SECTIONS = ['micro', 'roundtrip', 'throughput', 'memory', 'scale'] as cons
 type Section = (typeof SECTIONS)[number]
 
 const USAGE = `usage: npm run bench -- [SECTION...] [--quick] [--rounds N] [--seconds S] [--mode MODE]...
-                     [--payload BYTES] [--outstanding N] [--node-flag FLAG]... [--json FILE] [--keep]
+                     [--payload BYTES] [--outstanding N] [--node-flag FLAG]... [--ballast MB] [--json FILE] [--keep]
        npm run bench -- --profile [--mode MODE]... [--payload BYTES] [--outstanding N] [--seconds S]
 
   SECTION        ${SECTIONS.join(', ')}; all by default
@@ -40,6 +40,7 @@ const USAGE = `usage: npm run bench -- [SECTION...] [--quick] [--rounds N] [--se
   --mode MODE    plain, noise (each hop encrypted) or sealed (payloads sealed end to end besides); all by default
   --node-flag FLAG
                  start adaptnet's client and worker with it, such as --node-flag=--initial-heap-size=64
+  --ballast MB   so many megabytes of other objects on the heap of either, as an application has
   --payload BYTES, --outstanding N
                  one workload instead of all, in roundtrip, throughput and --profile
   --json FILE    write everything that was measured
@@ -47,6 +48,9 @@ const USAGE = `usage: npm run bench -- [SECTION...] [--quick] [--rounds N] [--se
   --profile      record where the processor time of client, broker and worker goes, and print it`
 
 const WORKLOAD_DEFAULT: Workload = { payloadBytes: 4_096, outstanding: 64 }
+
+/** An object of three fields, the text of one of them, and its place in the array. */
+const BALLAST_OBJECT_BYTES = 88
 
 const OPTIONS = {
   quick: { type: 'boolean' },
@@ -60,6 +64,7 @@ const OPTIONS = {
   payload: { type: 'string' },
   outstanding: { type: 'string' },
   'node-flag': { type: 'string', multiple: true },
+  ballast: { type: 'string' },
   help: { type: 'boolean', short: 'h' },
 } as const
 
@@ -125,6 +130,15 @@ function narrowed(scope: Scope, chosen: Workload | null): Scope {
   return { ...scope, latency: [{ ...chosen, outstanding: 1 }], throughput: [chosen] }
 }
 
+/** What loads so many megabytes of objects that live: small ones with a number, a text and a reference each. */
+function ballastModule(megabytes: number): string {
+  const objects = Math.round((megabytes * 1e6) / BALLAST_OBJECT_BYTES)
+  const program = `
+    let last = null
+    globalThis.ballast = Array.from({ length: ${objects} }, (_, index) => (last = { index, text: \`entry \${index}\`, last }))`
+  return `data:text/javascript,${encodeURIComponent(program)}`
+}
+
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({ options: OPTIONS, allowPositionals: true })
   if (values.help === true) return out(USAGE)
@@ -146,6 +160,11 @@ async function main(): Promise<void> {
   const children = new Children()
   const flags = values['node-flag'] ?? []
   if (flags.length > 0) out(`client and worker of adaptnet: node ${flags.join(' ')}`)
+  const ballast = numberOf(values.ballast, '--ballast')
+  if (ballast !== undefined) {
+    out(`client and worker of adaptnet: beside ${ballast} MB of other objects`)
+    flags.push(`--import=${ballastModule(ballast)}`)
+  }
   const systems = new Systems(children, flags)
   const watchdog = setTimeout(() => {
     process.stderr.write('the bench took too long and was ended\n')
