@@ -284,7 +284,7 @@ t.test('strangers, on a small scale: honest clients lose nothing, and everybody 
   const { strangers, reconnect, cpu } = JSON.parse(out) as {
     strangers: UnderStrangers[]
     reconnect: { nodes: number; stranded: number }
-    cpu: { plain: number; sealed: number }
+    cpu: { outstanding: number; plain: number; sealed: number }[]
   }
   t.same(
     strangers.map(({ situation }) => situation),
@@ -296,5 +296,9 @@ t.test('strangers, on a small scale: honest clients lose nothing, and everybody 
   }
   t.ok((strangers[1]?.outcome.answered ?? 0) > 0, 'the flood was answered')
   t.match(reconnect, { nodes: 50, stranded: 0 })
-  t.ok(cpu.plain > 0 && cpu.sealed > 0)
+  t.same(
+    cpu.map(({ outstanding }) => outstanding),
+    [64, 512],
+  )
+  for (const { plain, sealed } of cpu) t.ok(plain > 0 && sealed > 0)
 })
