@@ -1,4 +1,5 @@
 import t from 'tap'
+import { bucketOf } from '../lib/bucket.ts'
 import { CounterTable } from '../lib/node/counter-table.ts'
 import { seededChance } from '../lib/node/chance.ts'
 
@@ -76,5 +77,29 @@ t.test('entries come and go while one goes through the table', (t) => {
     'abcdeC',
     'one that comes back stands last',
   )
+  t.end()
+})
+
+t.test('a client that chooses its counters cannot make one bucket of the table', (t) => {
+  // Bits that cancel each other out, low bits that are all the same, high bits that are: what a plain hash would join.
+  const choices: readonly ((index: number) => number)[] = [
+    (index) => index * 2 ** 32 + index,
+    (index) => index * 2 ** 16,
+    (index) => index * 2 ** 36,
+    (index) => index * 2 ** 21 + 5,
+    (index) => 2 ** 53 - 1 - index,
+  ]
+  const seed = Math.floor(Math.random() * 2 ** 32)
+  const [entries, capacity] = [4_096, 4_096]
+  for (const choice of choices) {
+    const filled = new Map<number, number>()
+    for (let index = 0; index < entries; index++) {
+      const counter = choice(index)
+      const bucket = bucketOf(counter | 0, Math.floor(counter / 2 ** 32), seed, capacity)
+      filled.set(bucket, (filled.get(bucket) ?? 0) + 1)
+    }
+    // As many thrown at random put about 7 into the fullest, and 20 once in more runs than there will be.
+    t.ok(Math.max(...filled.values()) < 20, `${choice.toString()} with seed ${seed}`)
+  }
   t.end()
 })

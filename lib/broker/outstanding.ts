@@ -1,4 +1,5 @@
 import { readU32 } from '../../protocol/frame.ts'
+import { bucketOf } from '../bucket.ts'
 import type { BrokerLink } from './broker-link.ts'
 import type { Offer } from './services.ts'
 
@@ -137,17 +138,12 @@ export class Outstanding {
 
   #first(bytes: Uint8Array, idStart: number): number {
     // The counter's low word differs in each request of a session, the session's word in each client.
-    return this.#buckets[this.#hash(readU32(bytes, idStart + 12), readU32(bytes, idStart))] as number
+    const bucket = bucketOf(readU32(bytes, idStart + 12), readU32(bytes, idStart), this.#seed, this.#capacity)
+    return this.#buckets[bucket] as number
   }
 
   #bucketOf(slot: number): number {
-    return this.#hash(this.#ids[slot * 4 + 3] as number, this.#ids[slot * 4] as number)
-  }
-
-  #hash(counter: number, session: number): number {
-    let hash = Math.imul(counter ^ this.#seed, 0x9e37_79b1) ^ Math.imul(session, 0x85eb_ca77)
-    hash = Math.imul(hash ^ (hash >>> 15), 0x2c1b_3c6d)
-    return (hash ^ (hash >>> 13)) & (this.#capacity - 1)
+    return bucketOf(this.#ids[slot * 4 + 3] as number, this.#ids[slot * 4] as number, this.#seed, this.#capacity)
   }
 
   #matches(slot: number, bytes: Uint8Array, idStart: number): boolean {

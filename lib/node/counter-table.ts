@@ -1,3 +1,5 @@
+import { bucketOf } from '../bucket.ts'
+
 const CAPACITY_FIRST = 8
 /** An empty table keeps room for so many. */
 const CAPACITY_KEPT = 64
@@ -122,8 +124,7 @@ export class CounterTable<Value> {
   }
 
   #bucketOf(counter: number): number {
-    const hash = Math.imul((counter | 0) ^ Math.floor(counter / 0x1_0000_0000) ^ this.#seed, 0x9e37_79b1)
-    return (hash ^ (hash >>> 15)) & (this.#capacity - 1)
+    return bucketOf(counter | 0, Math.floor(counter / 0x1_0000_0000), this.#seed, this.#capacity)
   }
 
   #chain(slot: number): void {
