@@ -25,6 +25,7 @@ const LAYER_OF_FILE: Readonly<Record<string, string>> = {
   'lib/status.ts': 'base',
   'lib/version.ts': 'base',
   'lib/history.ts': 'base',
+  'lib/bucket.ts': 'base',
   'lib/index.ts': 'top',
   'lib/testing.ts': 'top',
   'lib/testing-journal.ts': 'top',
@@ -34,6 +35,7 @@ const IMPURE: ReadonlySet<string> = new Set(['transport', 'journals', 'cli', 'to
 const SOLE_IMPORTERS: Readonly<Record<string, string>> = {
   'sodium-native': 'lib/identity/sodium.ts',
   avsc: 'protocol/avro.ts',
+  'avsc/lib/types.js': 'protocol/avro.ts',
 }
 /** What reaches for the world without an import. */
 const WORLD: readonly RegExp[] = [
