@@ -177,9 +177,9 @@ export function hmac(key: Uint8Array, ...parts: Uint8Array[]): Buffer {
     throw new AdaptnetError('INVALID_ARGUMENT', `HMAC key of ${key.length} bytes, at most ${HASH_BLOCK_BYTES} are used`)
   const inner = Buffer.alloc(HASH_BLOCK_BYTES, 0x36)
   const outer = Buffer.alloc(HASH_BLOCK_BYTES, 0x5c)
-  for (const [index, byte] of key.entries()) {
-    inner[index] = byte ^ 0x36
-    outer[index] = byte ^ 0x5c
+  for (let index = 0; index < key.length; index++) {
+    inner[index] = (key[index] as number) ^ 0x36
+    outer[index] = (key[index] as number) ^ 0x5c
   }
   const output = hash(outer, hash(inner, ...parts))
   wipe(inner)
