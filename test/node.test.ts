@@ -259,6 +259,30 @@ t.test('a late reply of an earlier attempt is used, a second one ignored', async
   t.equal(report.outstandingBytes, 0)
 })
 
+t.test('a worker whose answer came too late is told that nobody waits for it', async (t) => {
+  const workerError = reject('WORKER_ERROR')
+  const cases: [string, (attempt: Attempt) => void, boolean][] = [
+    ['a reply', answer, true],
+    ['the error of its handler', workerError, true],
+    ['a refusal, of which it keeps nothing', reject('NOT_STARTED'), false],
+    ['nothing', silence, false],
+  ]
+  for (const [what, late, told] of cases) {
+    const net = await scripted([silence])
+    const acknowledged: [string, number][] = []
+    const promise = net.request({ timeoutMs: 50, deadlineMs: 100 })
+    await net.cluster.net.until(() => net.attempts.length > 0)
+    const [attempt] = net.attempts as [Attempt]
+    attempt.peer.onFrame = ({ type, envelope }) => {
+      if (type === FrameType.ACKNOWLEDGE) acknowledged.push([envelope?.receiver ?? '', envelope?.watermark ?? 0])
+    }
+    t.equal(await ends(net, promise), 'UNKNOWN', what)
+    late(attempt)
+    await net.cluster.net.run(5_000)
+    t.same(acknowledged, told ? [[attempt.peer.address, 2]] : [], `${what}: everything below 2 has ended`)
+  }
+})
+
 t.test('a reply to an id of nobody is counted and changes nothing', async (t) => {
   const net = await scripted([silence])
   const promise = net.request({ timeoutMs: 1_000 })
